@@ -1,0 +1,159 @@
+"""The WebSocket's edge: accept or refuse, read frames, feed the connection, send what it says.
+
+Channels' stock consumer hops to a thread for every message; this one has a receive loop of its own and hops only for
+commands that query (targets.md). ``drain`` is what the web server calls before it stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+from django.conf import settings
+
+from protocol import sessions
+from protocol.database_threads import get_database_threads
+from protocol.domain.codec import Codec, choose_codec
+from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived, Terms
+from protocol.domain.messages import Limits, ServerInfo
+from protocol.errors import MCPError
+from protocol.hub import Hub, drain, get_hub
+from protocol.link import Link
+from protocol.outbox import acknowledge
+
+__all__ = ["MachineContextConsumer", "drain"]
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+ABNORMAL_CLOSURE = 1006
+"""RFC 6455: the socket went without a closing frame."""
+
+
+class MachineContextConsumer(AsyncConsumer):
+    """Serves the protocol's WebSocket transport (protocol.md section 1)."""
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        hub = get_hub()
+        codec = choose_codec(list(scope.get("subprotocols", ())))
+        refusal = find_refusal(scope=scope, codec=codec, hub=hub)
+        if refusal is not None or codec is None:
+            await refuse(scope, send, status=refusal or 400)
+            return
+        hub.start()
+        await send(
+            {"type": "websocket.accept", "subprotocol": codec.subprotocol if scope.get("subprotocols") else None}
+        )
+        link = Link(codec=codec, terms=get_terms(), send=send, remote_address=get_address(scope), owner=hub)
+        hub.add(link)
+        close_code: int | None = ABNORMAL_CLOSURE
+        try:
+            close_code = await serve_link(link, receive)
+        except OSError:
+            # The server's way to say that the peer is gone.
+            pass
+        finally:
+            hub.remove(link)
+            await link.stop()
+            await end_session(link, close_code)
+
+
+async def serve_link(link: Link, receive: Receive) -> int | None:
+    """Read until the socket closes; its close code."""
+    connection = link.connection
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            code: int | None = message.get("code")
+            return code
+        frame = message.get("text")
+        if frame is None:
+            frame = message["bytes"]
+        link.seen_tick = time.monotonic()
+        event = connection.receive(frame)
+        if event is None:
+            pass
+        elif type(event) is CommandReceived:
+            link.start_command(event)
+        elif type(event) is AuthenticationReceived:
+            link.start_authentication(event)
+        elif type(event) is HeartbeatReceived and 0 < event.ack <= link.position:
+            await get_database_threads().run(acknowledge, session_id=link.session_id, sequence=event.ack)
+        if connection.has_output():
+            await link.flush()
+        await link.wait_for_room()
+
+
+async def end_session(link: Link, close_code: int | None) -> None:
+    """Mark the link's session ended. Where the database is away, ``sessions.expire_sessions`` does it later."""
+    if link.principal is None:
+        return
+    reason = link.connection.closing
+    ended = get_database_threads().run(
+        sessions.end_session,
+        session_id=link.session_id,
+        close_code=close_code if reason is None else reason.code,
+    )
+    # Shielded: the server cancels this task when it stops, but the row should still say so.
+    try:
+        await asyncio.shield(ended)
+    except MCPError:
+        return
+
+
+def find_refusal(*, scope: dict[str, Any], codec: Codec | None, hub: Hub) -> int | None:
+    """The HTTP status with which the upgrade is refused, if it is."""
+    if codec is None:
+        return 400
+    if hub.is_draining or len(hub.links) >= settings.MCP.max_connections:
+        return 503
+    if scope["scheme"] != "wss" and not settings.MCP.allow_insecure_transport and not is_loopback(get_address(scope)):
+        return 403
+    return None
+
+
+async def refuse(scope: dict[str, Any], send: Send, *, status: int) -> None:
+    """Answer the upgrade with an HTTP status; where the server cannot, with its own 403."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close"})
+        return
+    headers = [(b"retry-after", b"1")] if status == 503 else []  # HTTP's own number
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": b""})
+
+
+def get_address(scope: dict[str, Any]) -> str | None:
+    """The peer's IP address; ``None`` on a Unix socket."""
+    client = scope.get("client")
+    try:
+        return str(ipaddress.ip_address(client[0])) if client else None
+    except ValueError:
+        return None
+
+
+def is_loopback(address: str | None) -> bool:
+    """Whether the peer is on this machine; a Unix socket's always is."""
+    return address is None or ipaddress.ip_address(address).is_loopback
+
+
+@lru_cache(maxsize=1)
+def get_terms() -> Terms:
+    """What the settings make the server offer."""
+    own = settings.MCP
+    return Terms(
+        server=ServerInfo(name=settings.SERVER_NAME, version=settings.SERVER_VERSION),
+        limits=Limits(
+            max_message_size=own.max_message_size_bytes,
+            max_batch=1,
+            max_in_flight=own.max_in_flight,
+            timeout_ms=int(own.command_timeout_seconds * 1000),
+            heartbeat_interval_ms=int(own.heartbeat_interval_seconds * 1000),
+            resume_window_ms=0,
+        ),
+    )

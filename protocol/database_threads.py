@@ -1,0 +1,77 @@
+"""Where commands that query run: a small pool of threads, each with its own database connection.
+
+One hop a command, whatever it queries. asgiref's thread-sensitive thread is not used: it is one for the whole process,
+so that a slow query there would hold up every socket. The pool's backlog is bounded; beyond it a command is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections
+
+from protocol.errors import Overloaded, StorageUnavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MAX_BACKLOG = 2_000
+"""Commands that wait for a thread; at the measured 300 a second this is several seconds' worth."""
+
+
+class DatabaseThreads:
+    """A bounded pool. ``run`` is called on the event loop."""
+
+    def __init__(self, *, count: int, max_backlog: int = MAX_BACKLOG) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=count, thread_name_prefix="database")
+        self._max_backlog = max_backlog
+        self._waiting = 0
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """``function``'s result, run as one hop.
+
+        Raises:
+            Overloaded: too many wait already.
+            StorageUnavailable: the database is gone, full or locked beyond its time limit.
+        """
+        if self._waiting >= self._max_backlog:
+            raise Overloaded("Too many commands wait for the database.", retry_after_ms=1000)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._executor, lambda: run_with_connections(function, *args, **kwargs)
+            )
+        finally:
+            self._waiting -= 1
+
+    def stop(self) -> None:
+        """Wait for what runs, then end the threads."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def run_with_connections(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call it with usable database connections and give back what is past its age, as a request does."""
+    try:
+        return function(*args, **kwargs)
+    except (OperationalError, InterfaceError) as error:
+        raise StorageUnavailable(retry_after_ms=1000) from error
+    finally:
+        close_old_connections()
+
+
+_threads: DatabaseThreads | None = None
+_lock = threading.Lock()
+
+
+def get_database_threads() -> DatabaseThreads:
+    """The process's pool, made at first use."""
+    global _threads
+    with _lock:
+        if _threads is None:
+            _threads = DatabaseThreads(count=settings.MCP.database_threads)
+        return _threads

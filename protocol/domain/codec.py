@@ -1,0 +1,207 @@
+"""Bytes to messages and back: JSON and MessagePack, one class each behind one port (protocol.md section 1).
+
+Decoding goes by cost: nesting is counted before any object is built, the envelope is typed at once, payload and
+metadata stay encoded until someone needs them. What fields mean is ``messages``; their order is ``connection``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from protocol.domain.messages import Envelope, Metadata, OutgoingMessage, describe_field_error
+from protocol.errors import InvalidMessage, InvalidMetadata
+
+MAX_NESTING = 64
+"""Arrays and objects within each other, the message itself included."""
+
+T = TypeVar("T")
+
+# The last branch takes an unterminated string to the end, so that a hostile frame cannot make every quote a new start.
+_JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_DEPTH_STEPS = bytes.maketrans(b"[]{}", b"\0\1\0\1")
+_STEP_VALUES = (1, -1)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NOT_MSGPACK_CONTAINERS = bytes(set(range(256)) - set(range(0x80, 0xA0)) - set(range(0xDC, 0xE0)))
+_METADATA_FIELDS = frozenset(Metadata.__struct_fields__)
+
+
+class Codec(Protocol):
+    """One encoding of the wire."""
+
+    subprotocol: str
+    is_text: bool
+
+    def decode_envelope(self, frame: bytes) -> Envelope:
+        """One message.
+
+        Raises:
+            InvalidMessage: not of this encoding, nested too deep, or no envelope; ``details.path`` where it is known.
+        """
+
+    def decode(self, raw: Raw, target: type[T]) -> T:
+        """A part of a message. Raises ``msgspec.ValidationError`` or ``msgspec.DecodeError``."""
+
+    def encode(self, message: OutgoingMessage) -> bytes:
+        """The message on the wire. A ``Raw`` in it is JSON."""
+
+    def is_null(self, raw: Raw) -> bool:
+        """Whether the part is missing or null, which the protocol holds to be the same."""
+
+    def is_array(self, frame: bytes) -> bool:
+        """Whether the frame is an array of messages; judged by its first bytes only."""
+
+
+def has_deep_json(frame: bytes) -> bool:
+    """Whether a JSON text nests deeper than ``MAX_NESTING``; linear time, brackets inside strings do not count."""
+    if frame.count(b"[") + frame.count(b"{") <= MAX_NESTING:
+        return False
+    brackets = _JSON_STRING.sub(b"", frame).translate(_DEPTH_STEPS, _NOT_BRACKETS)
+    # Openers are 1 and closers -1; unbalanced text is the decoder's to refuse.
+    return max(itertools.accumulate(map(_STEP_VALUES.__getitem__, brackets)), default=0) > MAX_NESTING
+
+
+def has_deep_msgpack(frame: bytes) -> bool:
+    """Whether a MessagePack value nests deeper than ``MAX_NESTING``.
+
+    Each container has a head byte, so few such bytes prove it shallow. Where there are many, the exact answer comes by
+    way of JSON: both steps are linear and in C, and the decoder's own recursion limit bounds what they build.
+
+    Raises:
+        msgspec.DecodeError: it is no MessagePack.
+        TypeError: it holds a value that JSON cannot name (an extension type).
+    """
+    if len(frame.translate(None, _NOT_MSGPACK_CONTAINERS)) <= MAX_NESTING:
+        return False
+    try:
+        return has_deep_json(msgspec.json.encode(msgspec.msgpack.decode(frame)))
+    except RecursionError:
+        return True
+
+
+class JSONCodec:
+    """Text frames, JSON."""
+
+    subprotocol = "mcp.v1.json"
+    is_text = True
+
+    def __init__(self) -> None:
+        self._envelope = msgspec.json.Decoder(Envelope)
+        self._encoder = msgspec.json.Encoder()
+
+    def decode_envelope(self, frame: bytes) -> Envelope:
+        if has_deep_json(frame):
+            raise InvalidMessage("The message is nested too deep.", details={"max_nesting": MAX_NESTING})
+        return _decode_envelope(self._envelope, frame)
+
+    def decode(self, raw: Raw, target: type[T]) -> T:
+        return msgspec.json.decode(raw, type=target)
+
+    def encode(self, message: OutgoingMessage) -> bytes:
+        return self._encoder.encode(message)
+
+    def is_null(self, raw: Raw) -> bool:
+        # Length first: it is two C calls on the path of every message.
+        return len(bytes(raw)) == 0 or bytes(raw) == b"null"
+
+    def is_array(self, frame: bytes) -> bool:
+        return frame.lstrip()[:1] == b"["
+
+
+class MessagePackCodec:
+    """Binary frames, MessagePack."""
+
+    subprotocol = "mcp.v1.msgpack"
+    is_text = False
+
+    def __init__(self) -> None:
+        self._envelope = msgspec.msgpack.Decoder(Envelope)
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def decode_envelope(self, frame: bytes) -> Envelope:
+        try:
+            is_deep = has_deep_msgpack(frame)
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
+            raise InvalidMessage("The frame is not MessagePack of JSON's types.") from error
+        if is_deep:
+            raise InvalidMessage("The message is nested too deep.", details={"max_nesting": MAX_NESTING})
+        return _decode_envelope(self._envelope, frame)
+
+    def decode(self, raw: Raw, target: type[T]) -> T:
+        return msgspec.msgpack.decode(raw, type=target)
+
+    def encode(self, message: OutgoingMessage) -> bytes:
+        # By way of JSON: results may hold stored JSON as it is (``Raw``), and times are text in both encodings.
+        return self._encoder.encode(msgspec.json.decode(msgspec.json.encode(message)))
+
+    def is_null(self, raw: Raw) -> bool:
+        return bytes(raw) in (b"", b"\xc0")
+
+    def is_array(self, frame: bytes) -> bool:
+        head = frame[0] if frame else 0
+        return 0x90 <= head <= 0x9F or head in (0xDC, 0xDD)
+
+
+def _decode_envelope(decoder: Any, frame: bytes) -> Envelope:
+    try:
+        envelope: Envelope = decoder.decode(frame)
+    except msgspec.ValidationError as error:
+        reason, path = describe_field_error(error)
+        raise InvalidMessage(reason, details={"path": path}) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidMessage("The frame cannot be decoded.") from error
+    return envelope
+
+
+JSON_CODEC = JSONCodec()
+MESSAGEPACK_CODEC = MessagePackCodec()
+CODECS: tuple[Codec, ...] = (MESSAGEPACK_CODEC, JSON_CODEC)
+"""In the server's order of preference."""
+
+DEFAULT_METADATA = Metadata()
+
+
+def choose_codec(offered: list[str]) -> Codec | None:
+    """The codec for a client's subprotocols: JSON where it offers none, ``None`` where it offers only unknown ones."""
+    if not offered:
+        return JSON_CODEC
+    for codec in CODECS:
+        if codec.subprotocol in offered:
+            return codec
+    return None
+
+
+def decode_metadata(codec: Codec, raw: Raw) -> Metadata:
+    """A message's metadata; keys that begin with ``x-`` are passed over.
+
+    Raises:
+        InvalidMetadata: an unknown key or a wrong value; ``details.path``.
+    """
+    if codec.is_null(raw):
+        return DEFAULT_METADATA
+    try:
+        return codec.decode(raw, Metadata)
+    except msgspec.ValidationError:
+        # Most often a foreign x- key: rare enough to be decoded twice.
+        return _decode_extended_metadata(codec, raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidMetadata("The metadata cannot be decoded.") from error
+
+
+def _decode_extended_metadata(codec: Codec, raw: Raw) -> Metadata:
+    try:
+        values = codec.decode(raw, dict[str, Any])
+        known = {key: value for key, value in values.items() if not key.startswith("x-")}
+        unknown = next((key for key in known if key not in _METADATA_FIELDS), None)
+        if unknown is not None:
+            raise InvalidMetadata("The metadata has an unknown key.", details={"path": f"metadata.{unknown[:64]}"})
+        return msgspec.convert(known, Metadata)
+    except msgspec.ValidationError as error:
+        reason, path = describe_field_error(error)
+        raise InvalidMetadata(reason, details={"path": f"metadata.{path}".rstrip(".")}) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidMetadata("The metadata cannot be decoded.") from error

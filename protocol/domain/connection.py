@@ -1,0 +1,445 @@
+"""The protocol of one connection without any I/O: frames in, events out, bytes to send.
+
+The caller feeds each frame to ``receive`` and acts on the event that it returns, then sends what ``take_output`` gives,
+then closes if ``closing`` is set. What needs no database, policy or command is answered here: handshake, heartbeats,
+whatever breaks the protocol. Clock and ids are given by the caller.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from protocol.domain.activity import Activity, PendingCommand
+from protocol.domain.codec import Codec, decode_metadata
+from protocol.domain.messages import (
+    AUTHENTICATION_METHODS,
+    PROTOCOL_VERSION,
+    SUPPORTED_FEATURES,
+    SUPPORTED_VERSIONS,
+    Authentication,
+    AuthenticationAnswer,
+    AuthenticationOffer,
+    ClientInfo,
+    CommandPayload,
+    Envelope,
+    ErrorPayload,
+    EventPayload,
+    HandshakeAnswer,
+    HandshakeRequest,
+    Heartbeat,
+    HeartbeatAnswer,
+    Limits,
+    MessageType,
+    Metadata,
+    OutgoingMessage,
+    OutgoingMetadata,
+    ResponsePayload,
+    SecurityLevel,
+    ServerInfo,
+    describe_field_error,
+)
+from protocol.domain.states import EXPECTED, Close, Event, State, get_next_state
+from protocol.errors import (
+    AuthenticationRequired,
+    DuplicateId,
+    FeatureNotAgreed,
+    FrameInvalid,
+    InvalidMessage,
+    InvalidPayload,
+    MCPError,
+    MessageTooLarge,
+    Overloaded,
+    SecurityLevelTooLow,
+    Unavailable,
+    UnexpectedMessage,
+    UnsupportedType,
+    VersionUnsupported,
+)
+
+T = TypeVar("T")
+
+OVERLOAD_RETRY_MS = 50
+"""When a client over its window may try again: about what an answer takes."""
+MAX_UNSENT_EVENTS = 1_024
+_FROM_CLIENT: frozenset[MessageType] = frozenset().union(*EXPECTED.values())
+
+
+class CommandReceived(msgspec.Struct, frozen=True, kw_only=True):
+    """A well-formed command, counted as in flight, that waits for its answer."""
+
+    message_id: str
+    command: str
+    arguments: msgspec.Raw
+    metadata: Metadata
+    security_level: SecurityLevel
+    pending: PendingCommand
+
+
+class AuthenticationReceived(msgspec.Struct, frozen=True, kw_only=True):
+    """Credentials to be judged; answered by ``accept_authentication`` or ``fail``."""
+
+    message_id: str
+    credentials: Authentication
+
+
+class HeartbeatReceived(msgspec.Struct, frozen=True, kw_only=True):
+    ack: int
+
+
+ReceivedEvent = CommandReceived | AuthenticationReceived | HeartbeatReceived
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server offers to every connection."""
+
+    server: ServerInfo
+    limits: Limits
+    minimum_level: SecurityLevel = SecurityLevel.STANDARD
+
+
+class Connection:
+    """One connection's protocol state. Not thread-safe: it belongs to the event loop."""
+
+    def __init__(
+        self,
+        *,
+        codec: Codec,
+        terms: Terms,
+        connection_id: str,
+        now: Callable[[], datetime],
+        tick: Callable[[], float],
+        new_id: Callable[[], str],
+        new_trace_id: Callable[[], str],
+    ) -> None:
+        self.codec = codec
+        self.terms = terms
+        self.connection_id = connection_id
+        self.state = State.HANDSHAKING
+        self.activity = Activity()
+        self.features: frozenset[str] = frozenset()
+        self.security_level = terms.minimum_level
+        self.client = ClientInfo(name="")
+        """What the client says that it is."""
+        self.closing: Close | None = None
+        self.max_in_flight = terms.limits.max_in_flight
+        self._peer_max_size: int | None = None
+        self._handshake_digest = hashlib.sha256()
+        self._now, self._tick, self._new_id, self._new_trace_id = now, tick, new_id, new_trace_id
+        self._output: list[bytes] = []
+        self.output_bytes = 0
+        """How much waits in ``take_output``."""
+        self.unsent_events = 0
+        self._dropped_events = 0
+
+    # What comes in
+
+    def receive(self, frame: str | bytes) -> ReceivedEvent | None:
+        """Take one frame. Errors of the protocol are answered here; ``None`` means that nothing is left to do."""
+        activity = self.activity
+        activity.message_count += 1
+        activity.last_activity = self._now()
+        message_id: str | None = None
+        try:
+            data = self._get_bytes(frame)
+            if self.codec.is_array(data):
+                self._refuse_array()
+            envelope = self.codec.decode_envelope(data)
+            message_id = envelope.id
+            activity.last_message_id = message_id
+            if envelope.type is MessageType.COMMAND and self.state is State.READY:
+                return self._receive_command(envelope)
+            return self._receive_control(envelope, data)
+        except MCPError as error:
+            self.fail(message_id, error)
+            if isinstance(error, VersionUnsupported):
+                self.close(Close.VERSION_UNSUPPORTED)
+            return None
+
+    def _get_bytes(self, frame: str | bytes) -> bytes:
+        if isinstance(frame, str):
+            if not self.codec.is_text:
+                raise FrameInvalid("This subprotocol takes binary frames.")
+            try:
+                return frame.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidMessage("The frame is not UTF-8.") from error
+        if self.codec.is_text:
+            try:
+                frame.decode()
+            except UnicodeDecodeError as error:
+                raise InvalidMessage("The frame is not UTF-8.") from error
+            raise FrameInvalid("This subprotocol takes text frames.")
+        return frame
+
+    def _refuse_array(self) -> None:
+        if self.state is State.HANDSHAKING:
+            raise UnexpectedMessage("The handshake comes alone in its frame.")
+        raise FeatureNotAgreed("Batches were not agreed.", details={"feature": "batch"})
+
+    def _receive_command(self, envelope: Envelope) -> CommandReceived:
+        pending = self.activity.pending
+        if envelope.id in pending:
+            raise DuplicateId("A command of this id is still in flight.")
+        if len(pending) >= self.max_in_flight:
+            raise Overloaded(
+                f"More than {self.max_in_flight} commands are in flight.", retry_after_ms=OVERLOAD_RETRY_MS
+            )
+        metadata = decode_metadata(self.codec, envelope.metadata)
+        level = self._check_security(envelope)
+        payload = self._decode_payload(envelope, CommandPayload)
+        assert self.activity.last_activity is not None  # noqa: S101  # set by receive()
+        entry = PendingCommand(
+            message_id=envelope.id,
+            command=payload.command,
+            received_at=self.activity.last_activity,
+            received_tick=self._tick(),
+        )
+        pending[envelope.id] = entry
+        return CommandReceived(
+            message_id=envelope.id,
+            command=payload.command,
+            arguments=payload.arguments,
+            metadata=metadata,
+            security_level=level,
+            pending=entry,
+        )
+
+    def _receive_control(self, envelope: Envelope, frame: bytes) -> ReceivedEvent | None:
+        if envelope.type not in _FROM_CLIENT:
+            raise UnsupportedType(f"The server takes no {envelope.type.value}.", details={"type": envelope.type.value})
+        self._check_expected(envelope.type)
+        decode_metadata(self.codec, envelope.metadata)
+        self._check_security(envelope)
+        if envelope.type is MessageType.HEARTBEAT:
+            heartbeat = self._decode_payload(envelope, Heartbeat)
+            self._send(MessageType.HEARTBEAT, HeartbeatAnswer(server_time=self._now()), correlation_id=envelope.id)
+            return HeartbeatReceived(ack=heartbeat.ack)
+        if envelope.type is MessageType.HANDSHAKE:
+            self._shake_hands(envelope, frame)
+            return None
+        return AuthenticationReceived(message_id=envelope.id, credentials=self._decode_credentials(envelope))
+
+    def _check_expected(self, message_type: MessageType) -> None:
+        if message_type in EXPECTED[self.state]:
+            if message_type is MessageType.COMMAND:
+                # Only a draining connection gets here with one.
+                raise Unavailable("The server is shutting down; connect again.", retry_after_ms=1000)
+            return
+        if message_type is MessageType.COMMAND and self.state in (State.HANDSHAKING, State.AUTHENTICATING):
+            raise AuthenticationRequired(details={"state": self.state.value})
+        raise UnexpectedMessage(
+            f"A {message_type.value} is not expected in state {self.state.value}.",
+            details={"state": self.state.value, "type": message_type.value},
+        )
+
+    def _check_security(self, envelope: Envelope) -> SecurityLevel:
+        security = envelope.security
+        if security is None:
+            return self.security_level
+        if security.auth_token is not None:
+            raise InvalidMessage("On a socket there is no auth_token.", details={"path": "security.auth_token"})
+        if security.encryption_info is not None or security.signature is not None:
+            raise FeatureNotAgreed("Sealing and signing were not agreed.", details={"path": "security"})
+        level = security.security_level
+        if level is None:
+            return self.security_level
+        if level.rank < self.security_level.rank:
+            raise SecurityLevelTooLow(details={"security_level": self.security_level.value})
+        if level.rank > self.security_level.rank:
+            raise FeatureNotAgreed(
+                "The message's level is above the connection's.", details={"path": "security.security_level"}
+            )
+        return level
+
+    def _decode_payload(self, envelope: Envelope, target: type[T]) -> T:
+        try:
+            return self.codec.decode(envelope.payload, target)
+        except msgspec.ValidationError as error:
+            reason, path = describe_field_error(error)
+            raise InvalidPayload(reason, details={"path": f"payload.{path}".rstrip(".")}) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidPayload("The payload cannot be decoded.", details={"path": "payload"}) from error
+
+    def _decode_credentials(self, envelope: Envelope) -> Authentication:
+        method = self._decode_payload(envelope, dict[str, Any]).get("method")
+        if isinstance(method, str) and method in ("jwt", "password"):
+            raise FeatureNotAgreed(
+                "This method was not offered.", details={"path": "payload.method", "offered": AUTHENTICATION_METHODS}
+            )
+        return self._decode_payload(envelope, Authentication)
+
+    # The handshake
+
+    def _shake_hands(self, envelope: Envelope, frame: bytes) -> None:
+        request = self._decode_payload(envelope, HandshakeRequest)
+        if not any(version in SUPPORTED_VERSIONS for version in request.protocol_versions):
+            raise VersionUnsupported(details={"supported": SUPPORTED_VERSIONS})
+        self._check_agreeable(request)
+        self.features = frozenset(request.features) & frozenset(SUPPORTED_FEATURES)
+        self.client = request.client
+        self._peer_max_size = request.max_message_size
+        limits = self.terms.limits
+        if request.max_in_flight is not None:
+            self.max_in_flight = min(limits.max_in_flight, request.max_in_flight)
+            limits = msgspec.structs.replace(limits, max_in_flight=self.max_in_flight)
+        answer = HandshakeAnswer(
+            protocol_version=PROTOCOL_VERSION,
+            server=self.terms.server,
+            connection_id=self.connection_id,
+            security_level=self.security_level,
+            features=tuple(feature for feature in SUPPORTED_FEATURES if feature in self.features),
+            limits=limits,
+            authentication=AuthenticationOffer(methods=AUTHENTICATION_METHODS),
+        )
+        self._move(Event.SHOOK_HANDS)
+        self._handshake_digest.update(frame)
+        self._handshake_digest.update(self._send(MessageType.HANDSHAKE, answer, correlation_id=envelope.id))
+
+    def _check_agreeable(self, request: HandshakeRequest) -> None:
+        level = request.security_level
+        if level is not None and level.rank > SecurityLevel.STANDARD.rank:
+            raise FeatureNotAgreed(
+                "This server offers no level above standard.",
+                details={"path": "payload.security_level", "offered": SecurityLevel.STANDARD.value},
+            )
+        if request.state_sync:
+            raise FeatureNotAgreed("This server synchronises no state.", details={"path": "payload.state_sync"})
+        for name, offer in request.extensions.items():
+            if offer.required:
+                raise FeatureNotAgreed(
+                    "A required extension is not here.", details={"path": "payload.extensions", "extension": name[:100]}
+                )
+
+    def accept_authentication(self, message_id: str, answer: AuthenticationAnswer) -> None:
+        """Answer credentials that were found good; the first time, the connection becomes ready."""
+        if self.state is State.AUTHENTICATING:
+            self._move(Event.AUTHENTICATED)
+            self._move(Event.SYNCHRONIZED)
+        self._send(MessageType.AUTHENTICATION, answer, correlation_id=message_id)
+
+    def get_handshake_sha256(self) -> str:
+        """Hex SHA-256 of both handshake frames, client's then server's."""
+        return self._handshake_digest.hexdigest()
+
+    # What goes out
+
+    def respond(self, message_id: str, payload: ResponsePayload, *, sequence: int | None = None) -> None:
+        """The terminal answer of a command that was done."""
+        self._settle(message_id)
+        self._send(MessageType.RESPONSE, payload, correlation_id=message_id, sequence=sequence)
+
+    def fail(
+        self, message_id: str | None, error: MCPError, *, trace_id: str | None = None, sequence: int | None = None
+    ) -> None:
+        """The terminal answer of a command that was not done, or of a message that is none."""
+        payload = describe_error(error, trace_id=trace_id or self._new_trace_id())
+        self.fail_with(message_id, payload, sequence=sequence)
+
+    def fail_with(self, message_id: str | None, payload: ErrorPayload, *, sequence: int | None = None) -> None:
+        """As ``fail``, with a payload that was made elsewhere."""
+        self.activity.error_count += 1
+        # A duplicate id answers a message that is not the one in flight.
+        if message_id is not None and payload.code != DuplicateId.code:
+            self._settle(message_id)
+        self._send(MessageType.ERROR, payload, correlation_id=message_id, sequence=sequence)
+
+    def deliver(self, message_type: MessageType, payload: bytes, *, correlation_id: str, sequence: int) -> None:
+        """Send a numbered message out of the outbox; ``payload`` is its payload as JSON."""
+        self._settle(correlation_id)
+        if message_type is MessageType.ERROR:
+            self.activity.error_count += 1
+        self._send(message_type, msgspec.Raw(payload), correlation_id=correlation_id, sequence=sequence)
+
+    def emit(self, event: str, data: Any, *, correlation_id: str | None = None) -> bool:
+        """Send an event; ``False`` where it was dropped.
+
+        That is where its command has its terminal answer already, after which none may follow, or where the reader is
+        too far behind: then ``session.lagged`` follows once it has caught up.
+        """
+        if correlation_id is not None and correlation_id not in self.activity.pending:
+            return False
+        if self.unsent_events >= MAX_UNSENT_EVENTS:
+            self._dropped_events += 1
+            return False
+        self.unsent_events += 1
+        self._send(MessageType.EVENT, EventPayload(event=event, data=data), correlation_id=correlation_id)
+        return True
+
+    def begin_drain(self) -> None:
+        """Take no new command from now on."""
+        if self.state not in (State.DRAINING, State.CLOSED):
+            self._move(Event.DRAIN_BEGAN)
+
+    def close(self, reason: Close) -> None:
+        """Ask the caller to close the socket once the output is sent. The first reason stands."""
+        if self.closing is None:
+            self.closing = reason
+            self._move(Event.ENDED)
+
+    def take_output(self) -> list[bytes]:
+        """The encoded messages to send, oldest first; they are the caller's from now on."""
+        output, self._output = self._output, []
+        self.output_bytes = self.unsent_events = 0
+        if self._dropped_events and self.state is not State.CLOSED:
+            dropped, self._dropped_events = self._dropped_events, 0
+            self._send(MessageType.EVENT, EventPayload("session.lagged", {"dropped": dropped}), correlation_id=None)
+        return output
+
+    def has_output(self) -> bool:
+        return bool(self._output)
+
+    def _settle(self, message_id: str) -> None:
+        entry = self.activity.pending.pop(message_id, None)
+        if entry is not None:
+            self.activity.latencies_seconds.append(self._tick() - entry.received_tick)
+
+    def _send(
+        self, message_type: MessageType, payload: Any, *, correlation_id: str | None, sequence: int | None = None
+    ) -> bytes:
+        metadata = None
+        if correlation_id is not None or sequence is not None:
+            metadata = OutgoingMetadata(correlation_id=correlation_id, sequence=sequence)
+        message = OutgoingMessage(
+            id=self._new_id(),
+            type=message_type,
+            payload=payload,
+            timestamp=self._now().isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
+            metadata=metadata,
+        )
+        encoded = self.codec.encode(message)
+        if self._peer_max_size is not None and len(encoded) > self._peer_max_size:
+            if message_type is MessageType.EVENT:
+                # Events may be dropped; an error in its place would end the command.
+                return b""
+            error = MessageTooLarge("The answer is larger than the client takes.", details={"size_bytes": len(encoded)})
+            encoded = self.codec.encode(
+                msgspec.structs.replace(
+                    message,
+                    type=MessageType.ERROR,
+                    payload=describe_error(error, trace_id=self._new_trace_id()),
+                )
+            )
+        self._output.append(encoded)
+        self.output_bytes += len(encoded)
+        return encoded
+
+    def _move(self, event: Event) -> None:
+        self.state = get_next_state(self.state, event)
+
+
+def describe_error(error: MCPError, *, trace_id: str) -> ErrorPayload:
+    """The error as the wire tells it (section 8)."""
+    return ErrorPayload(
+        code=error.code,
+        category=error.category,
+        message=error.message,
+        retryable=error.retryable,
+        retry_after_ms=error.retry_after_ms,
+        details=dict(error.details),
+        trace_id=trace_id,
+    )

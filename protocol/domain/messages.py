@@ -1,0 +1,234 @@
+"""The wire's types: what a message, its payloads and its parts look like (protocol.md sections 2 to 8).
+
+msgspec decodes straight into these and encodes from them; the published JSON Schema is made from them too. What belongs
+here is shape. What a command means is its app's, what order messages come in is ``states`` and ``connection``.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+PROTOCOL_VERSION = "1.1"
+SUPPORTED_VERSIONS = ("1.1",)
+SUPPORTED_FEATURES = ("progress",)
+"""The optional features that this server has, in the order in which it names them."""
+
+
+class MessageType(enum.StrEnum):
+    COMMAND = "command"
+    RESPONSE = "response"
+    EVENT = "event"
+    ERROR = "error"
+    HANDSHAKE = "handshake"
+    AUTHENTICATION = "authentication"
+    STATE_SYNC = "state_sync"
+    HEARTBEAT = "heartbeat"
+
+
+class SecurityLevel(enum.StrEnum):
+    """What a message needs (section 11), lowest first."""
+
+    LOW = "low"
+    STANDARD = "standard"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """0 to 3; levels are compared by rank, never as text."""
+        return _LEVEL_RANKS[self]
+
+
+_LEVEL_RANKS = {level: rank for rank, level in enumerate(SecurityLevel)}
+
+
+class Priority(enum.StrEnum):
+    """How urgent a command is (section 9), most urgent first."""
+
+    URGENT = "urgent"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+MessageId = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._:-]{1,64}\Z")]
+# A deadline of a day is longer than any run; an unbounded one would overflow timers.
+TimeoutMs = Annotated[int, Meta(ge=1, le=86_400_000)]
+NO_RAW = Raw(b"")
+"""A ``Raw`` field's absence; msgspec has no ``Raw | None``."""
+
+
+class Security(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    security_level: SecurityLevel | None = None
+    encryption_info: dict[str, Any] | None = None
+    signature: str | None = None
+    auth_token: str | None = None
+
+
+class Envelope(Struct, frozen=True, forbid_unknown_fields=True):
+    """An incoming message; payload and metadata stay encoded until someone needs them."""
+
+    id: MessageId
+    type: MessageType
+    payload: Raw
+    timestamp: Annotated[datetime, Meta(tz=True)]
+    metadata: Raw = NO_RAW
+    security: Security | None = None
+
+
+class Metadata(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    correlation_id: MessageId | None = None
+    sequence: Annotated[int, Meta(ge=1)] | None = None
+    priority: Priority = Priority.NORMAL
+    timeout_ms: TimeoutMs | None = None
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    traceparent: Annotated[str, Meta(max_length=255)] | None = None
+    content_encoding: str | None = None
+
+
+class CommandPayload(Struct, frozen=True, forbid_unknown_fields=True):
+    command: Annotated[str, Meta(max_length=100)]
+    arguments: Raw = NO_RAW
+
+
+class ClientInfo(Struct, frozen=True, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    version: Annotated[str, Meta(max_length=50)] = ""
+
+
+class ExtensionOffer(Struct, frozen=True):
+    """What a client says of one extension; other keys are the extension's own."""
+
+    required: bool = False
+
+
+class HandshakeRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    protocol_versions: Annotated[list[Annotated[str, Meta(max_length=20)]], Meta(min_length=1, max_length=20)]
+    client: ClientInfo
+    security_level: SecurityLevel | None = None
+    features: Annotated[list[Annotated[str, Meta(max_length=50)]], Meta(max_length=50)] = []
+    compression: Annotated[list[Annotated[str, Meta(max_length=50)]], Meta(max_length=10)] = []
+    key_agreement: dict[str, Any] | None = None
+    resume: dict[str, Any] | None = None
+    state_sync: bool = False
+    max_in_flight: Annotated[int, Meta(ge=1)] | None = None
+    max_message_size: Annotated[int, Meta(ge=1024)] | None = None
+    extensions: dict[str, ExtensionOffer] = {}
+
+
+class ServerInfo(Struct, frozen=True):
+    name: str
+    version: str
+
+
+class Limits(Struct, frozen=True):
+    max_message_size: int
+    max_batch: int
+    max_in_flight: int
+    timeout_ms: int
+    heartbeat_interval_ms: int
+    resume_window_ms: int
+
+
+class AuthenticationOffer(Struct, frozen=True):
+    methods: tuple[str, ...]
+
+
+class HandshakeAnswer(Struct, frozen=True):
+    protocol_version: str
+    server: ServerInfo
+    connection_id: str
+    security_level: SecurityLevel
+    features: tuple[str, ...]
+    limits: Limits
+    authentication: AuthenticationOffer
+    compression: str | None = None
+    key_agreement: dict[str, Any] | None = None
+    extensions: dict[str, Any] = {}
+
+
+class ApiKeyCredentials(Struct, frozen=True, forbid_unknown_fields=True, tag_field="method", tag="api_key"):
+    key: Annotated[str, Meta(max_length=512)]
+
+    def __repr__(self) -> str:
+        return "ApiKeyCredentials(key=<hidden>)"
+
+
+Authentication = ApiKeyCredentials
+"""Every kind of credentials; a union once there are more methods than one."""
+AUTHENTICATION_METHODS = ("api_key",)
+
+
+class PrincipalInfo(Struct, frozen=True):
+    id: str
+    name: str
+    roles: tuple[str, ...]
+
+
+class AuthenticationAnswer(Struct, frozen=True):
+    authenticated: bool
+    session_id: str
+    resumed: bool
+    principal: PrincipalInfo
+    expires_at: datetime | None
+    security_level_max: SecurityLevel
+    handshake_sha256: str
+    ack: int = 0
+    resume_token: str | None = None
+
+
+class Heartbeat(Struct, frozen=True, forbid_unknown_fields=True):
+    """The client's: it has everything up to ``ack``."""
+
+    ack: Annotated[int, Meta(ge=0)] = 0
+
+
+class HeartbeatAnswer(Struct, frozen=True):
+    server_time: datetime
+    ack: int = 0
+
+
+class ErrorPayload(Struct, frozen=True):
+    code: str
+    category: str
+    message: str
+    retryable: bool
+    retry_after_ms: int | None
+    details: dict[str, Any]
+    trace_id: str
+
+
+class ResponsePayload(Struct, frozen=True):
+    command: str
+    result: Any
+    duplicate: bool | UnsetType = UNSET
+
+
+class EventPayload(Struct, frozen=True):
+    event: str
+    data: Any
+
+
+class OutgoingMetadata(Struct, frozen=True, omit_defaults=True):
+    correlation_id: str | None = None
+    sequence: int | None = None
+
+
+class OutgoingMessage(Struct, frozen=True, omit_defaults=True):
+    id: str
+    type: MessageType
+    payload: Any
+    timestamp: str
+    """RFC 3339, UTC, milliseconds."""
+    metadata: OutgoingMetadata | None = None
+
+
+def describe_field_error(error: msgspec.ValidationError) -> tuple[str, str]:
+    """What is wrong and where: msgspec's message in two, e.g. ``("Expected `int`, got `str`", "limit")``."""
+    reason, _, path = str(error).partition(" - at `$")
+    return reason, path.rstrip("`").lstrip(".")

@@ -1,0 +1,224 @@
+"""What one web process does for all of its links: wake-ups in, outbox reads, deadlines, saying that sessions are alive.
+
+One hub an event loop, started with the first connection. Outbox reads are shared: whatever asked while one read was
+on its way is served by the next, in one hop to a database thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from weakref import WeakKeyDictionary
+
+from channels.layers import get_channel_layer
+from django.conf import settings
+from django.utils import timezone
+
+from protocol import outbox, sessions
+from protocol.database_threads import get_database_threads
+from protocol.domain.states import Close, State
+from protocol.errors import MCPError
+from protocol.link import Link
+from protocol.wakeups import decode_wakeup
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.5
+POLL_SECONDS = 1.0
+"""How often the outbox is read without a wake-up."""
+SLOW_READER_SECONDS = 10.0
+HEARTBEATS_MISSED = 2
+RECONNECT_SECONDS = 1.0
+EXPIRE_GRACE_SECONDS = 1.0
+"""How long after its deadline a command is left to whoever runs it, before the web process ends it."""
+
+
+class Hub:
+    """See the module. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self.channel = ""
+        self.links: set[Link] = set()
+        self.is_draining = False
+        self._by_session: dict[uuid.UUID, Link] = {}
+        self._wanting: set[Link] = set()
+        self._delivery_wanted = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last_poll = self._last_seen = time.monotonic()
+
+    def start(self) -> None:
+        """Start the hub's own tasks; again, it does nothing."""
+        if not self._tasks:
+            loop = asyncio.get_running_loop()
+            self._tasks = [loop.create_task(run()) for run in (self._receive, self._deliver, self._keep_time)]
+
+    async def stop(self) -> None:
+        """Cancel the hub's own tasks."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        self.channel = ""
+
+    def add(self, link: Link) -> None:
+        self.links.add(link)
+
+    def remove(self, link: Link) -> None:
+        self.links.discard(link)
+        self._wanting.discard(link)
+        if self._by_session.get(link.session_id) is link:
+            del self._by_session[link.session_id]
+
+    def add_session(self, link: Link) -> None:
+        """The link has its session: wake-ups for it are for this link."""
+        self._by_session[link.session_id] = link
+
+    def request_delivery(self, link: Link) -> None:
+        """Read the session's outbox soon."""
+        self._wanting.add(link)
+        self._delivery_wanted.set()
+
+    # Wake-ups
+
+    async def _receive(self) -> None:
+        layer = get_channel_layer()
+        assert layer is not None  # noqa: S101  # the settings always configure one
+        while True:
+            try:
+                channel = await layer.new_channel()
+                self.channel = channel
+                while True:
+                    self._take_wakeup(await layer.receive(channel))
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever the broker's client raises, the outbox is polled
+                logger.warning("Wake-ups cannot be received (%s); trying again.", type(error).__name__)
+                self.channel = ""
+                await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _take_wakeup(self, message: dict[str, object]) -> None:
+        try:
+            wakeup = decode_wakeup(message)
+        except (KeyError, TypeError, ValueError):
+            logger.warning("A wake-up of unknown form was passed over.")
+            return
+        link = self._by_session.get(wakeup.session_id)
+        if link is None:
+            return
+        for event in wakeup.events:
+            link.emit_ridden(event)
+        if wakeup.has_outbox:
+            self.request_delivery(link)
+
+    # The outbox
+
+    async def _deliver(self) -> None:
+        while True:
+            await self._delivery_wanted.wait()
+            self._delivery_wanted.clear()
+            wanting, self._wanting = self._wanting, set()
+            try:
+                await self._deliver_to(wanting)
+            except MCPError as error:
+                logger.warning("The outbox cannot be read (%s); trying again.", error.code)
+                self._wanting |= wanting & self.links
+
+    async def _deliver_to(self, wanting: set[Link]) -> None:
+        positions = {link.session_id: link.position for link in wanting}
+        found = await get_database_threads().run(outbox.read_after, positions)
+        for link in wanting:
+            entries = found.get(link.session_id)
+            if entries and link in self.links:
+                link.deliver(entries)
+                link.flush_soon()
+        if sum(map(len, found.values())) >= outbox.READ_LIMIT:
+            for link in wanting & self.links:
+                self.request_delivery(link)
+
+    # Time
+
+    async def _keep_time(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                await self._tick()
+            except MCPError as error:
+                logger.warning("The hub's tick failed (%s); trying again.", error.code)
+
+    async def _tick(self) -> None:
+        now = time.monotonic()
+        for link in list(self.links):
+            reason = get_overdue(link, now=now)
+            if reason is not None:
+                link.close(reason)
+        await self._expire_deferred()
+        if now - self._last_poll >= POLL_SECONDS:
+            self._last_poll = now
+            for link in self.links:
+                if link.deferred:
+                    self.request_delivery(link)
+        if now - self._last_seen >= sessions.SEEN_INTERVAL_SECONDS:
+            self._last_seen = now
+            if self._by_session:
+                await get_database_threads().run(sessions.touch_sessions, session_ids=list(self._by_session))
+
+    async def _expire_deferred(self) -> None:
+        deadline = timezone.now() - timezone.timedelta(seconds=EXPIRE_GRACE_SECONDS)
+        for link in list(self.links):
+            for deferred in link.take_expired(deadline):
+                await get_database_threads().run(deferred.expire)
+                self.request_delivery(link)
+
+
+def get_overdue(link: Link, *, now: float) -> Close | None:
+    """Why the link must be closed at this moment of the monotonic clock, if it must."""
+    limits = settings.MCP
+    state = link.connection.state
+    open_for = now - link.opened_tick
+    if link.blocked_since is not None and now - link.blocked_since > SLOW_READER_SECONDS:
+        return Close.OVERLOADED
+    if state is State.HANDSHAKING and open_for > limits.handshake_timeout_seconds:
+        return Close.DEADLINE_MISSED
+    if state is State.AUTHENTICATING:
+        allowed = limits.handshake_timeout_seconds + limits.authentication_timeout_seconds
+        return Close.DEADLINE_MISSED if open_for > allowed else None
+    if state is State.READY and now - link.seen_tick > HEARTBEATS_MISSED * limits.heartbeat_interval_seconds:
+        return Close.DEADLINE_MISSED
+    return None
+
+
+_hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
+
+
+def get_hub() -> Hub:
+    """The running loop's hub."""
+    loop = asyncio.get_running_loop()
+    hub = _hubs.get(loop)
+    if hub is None:
+        hub = _hubs[loop] = Hub()
+    return hub
+
+
+async def drain(*, timeout_seconds: float) -> None:
+    """Shut the loop's connections down: no new command, answers to what runs within the time, then 1012 to everyone.
+
+    What is still running then goes on in its worker; nothing accepted depends on this process.
+    """
+    hub = get_hub()
+    hub.is_draining = True
+    ends_at = time.monotonic() + timeout_seconds
+    for link in list(hub.links):
+        link.connection.begin_drain()
+        link.emit("session.draining", {"timeout_ms": int(timeout_seconds * 1000)}, correlation_id=None)
+    # The last half second is for the closing frames.
+    while time.monotonic() < ends_at - 0.5 and any(link.connection.activity.pending for link in hub.links):
+        await asyncio.sleep(0.02)
+    for link in list(hub.links):
+        link.close(Close.RESTARTING)
+    while time.monotonic() < ends_at and hub.links:
+        await asyncio.sleep(0.02)
+    with contextlib.suppress(asyncio.CancelledError):
+        await hub.stop()

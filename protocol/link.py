@@ -1,0 +1,370 @@
+"""One live connection of this process: the sans-I/O ``Connection``, its socket's sending half, its session, its tasks.
+
+Belongs to the event loop; only ``emit`` may be called from other threads. Who reads the socket is ``consumers``, who
+delivers wake-ups and keeps the time is ``hub``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import uuid_utils
+from django.utils import timezone
+
+from protocol import dispatch, ports, sessions
+from protocol.database_threads import get_database_threads
+from protocol.domain.activity import Stage
+from protocol.domain.codec import Codec
+from protocol.domain.connection import AuthenticationReceived, CommandReceived, Connection, Terms
+from protocol.domain.messages import AuthenticationAnswer, MessageType, PrincipalInfo, ResponsePayload
+from protocol.domain.states import Close, State
+from protocol.errors import AuthenticationFailed, MCPError, TokenExpired
+from protocol.outbox import OutboxEntry
+from protocol.registry import Command, CommandContext, Deferred, Recorded
+from protocol.wakeups import RiddenEvent
+
+logger = logging.getLogger(__name__)
+
+MAX_UNSENT_BYTES = 4 * 1024 * 1024
+"""Reading pauses while more output than this is unsent."""
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+def make_id() -> str:
+    """A UUIDv7 as text."""
+    return str(uuid_utils.uuid7())
+
+
+def make_trace_id() -> str:
+    """32 hexadecimal digits, as W3C Trace Context has them."""
+    return uuid.uuid4().hex
+
+
+def get_now() -> datetime:
+    """The time in UTC, to the millisecond as the wire has it."""
+    now = timezone.now()
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class Owner(Protocol):
+    """What a link needs of the process's hub."""
+
+    channel: str
+    """Where wake-ups for this process arrive; empty as long as none can."""
+
+    def add_session(self, link: Link) -> None:
+        """The link has its session: wake-ups for it are for this link."""
+
+    def request_delivery(self, link: Link) -> None:
+        """Read the session's outbox soon."""
+
+
+class Link:
+    """See the module."""
+
+    def __init__(
+        self,
+        *,
+        codec: Codec,
+        terms: Terms,
+        send: Send,
+        remote_address: str | None,
+        owner: Owner,
+    ) -> None:
+        self.connection = Connection(
+            codec=codec,
+            terms=terms,
+            connection_id=make_id(),
+            now=get_now,
+            tick=time.monotonic,
+            new_id=make_id,
+            new_trace_id=make_trace_id,
+        )
+        self.remote_address = remote_address
+        self.opened_tick = self.seen_tick = time.monotonic()
+        """When the socket opened, and when its peer last said anything; monotonic seconds."""
+        self.blocked_since: float | None = None
+        self.position = 0
+        """The last numbered message that was sent."""
+        self.deferred: dict[str, Deferred] = {}
+        self.principal: ports.Principal | None = None
+        self.session_id = uuid.UUID(int=0)
+        self.client_features: frozenset[str] = frozenset()
+        self._send = send
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_flushing = False
+        self._room = asyncio.Event()
+        self._room.set()
+        self._is_close_sent = False
+        self._is_authenticating = False
+
+    # What came in
+
+    def start_command(self, event: CommandReceived) -> None:
+        """Run a command: at once if it can be, else as a task of this link. Its answer goes to the connection."""
+        connection = self.connection
+        principal = self.principal
+        assert principal is not None  # noqa: S101  # no command is received before authentication
+        trace_id = make_trace_id()
+        try:
+            if principal.expires_at is not None and principal.expires_at <= event.pending.received_at:
+                raise TokenExpired
+            event.pending.stage = Stage.RESOLUTION
+            command = dispatch.resolve(name=event.command, principal=principal)
+            event.pending.stage = Stage.VALIDATION
+            arguments = dispatch.decode_arguments(command=command, codec=connection.codec, raw=event.arguments)
+            timeout_ms = event.metadata.timeout_ms or connection.terms.limits.timeout_ms
+            context = CommandContext(
+                principal=principal,
+                peer=self,
+                message_id=event.message_id,
+                security_level=event.security_level,
+                priority=event.metadata.priority,
+                deadline=event.pending.received_at + timedelta(milliseconds=timeout_ms),
+                trace_id=trace_id,
+                idempotency_key=event.metadata.idempotency_key,
+            )
+            event.pending.stage = Stage.PROCESSING
+            if dispatch.may_run_inline(command):
+                result = dispatch.run_inline(command, context, arguments)
+                connection.respond(event.message_id, ResponsePayload(command.name, result))
+                return
+        except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
+            connection.fail(
+                event.message_id,
+                dispatch.translate_failure(error, trace_id=trace_id, command=event.command),
+                trace_id=trace_id,
+            )
+            return
+        self._start(self._run_command(command, context, arguments))
+
+    async def _run_command(self, command: Command, context: CommandContext, arguments: Any) -> None:
+        connection = self.connection
+        try:
+            result = await dispatch.run(command, context, arguments)
+        except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
+            failure = dispatch.translate_failure(error, trace_id=context.trace_id, command=command.name)
+            connection.fail(context.message_id, failure, trace_id=context.trace_id)
+        else:
+            if isinstance(result, Deferred):
+                if context.message_id in connection.activity.pending:
+                    self.deferred[context.message_id] = result
+            elif isinstance(result, Recorded):
+                self._settle_recorded(context.message_id, result)
+            else:
+                entry = connection.activity.pending.get(context.message_id)
+                if entry is not None:
+                    entry.stage = Stage.RESPONSE
+                connection.respond(context.message_id, ResponsePayload(command.name, result))
+        await self.flush()
+
+    def _settle_recorded(self, message_id: str, result: Recorded) -> None:
+        if result.sequence == self.position + 1:
+            entry = OutboxEntry(
+                sequence=result.sequence, kind=MessageType.RESPONSE, correlation_id=message_id, payload=result.payload
+            )
+            self.deliver([entry])
+        else:
+            # An older number is still on its way: all go out in order by one read.
+            self._owner.request_delivery(self)
+
+    def start_authentication(self, event: AuthenticationReceived) -> None:
+        """Judge credentials in a database thread; the connection becomes ready by it, or says that it failed."""
+        self._start(self._authenticate(event))
+
+    async def _authenticate(self, event: AuthenticationReceived) -> None:
+        connection = self.connection
+        trace_id = make_trace_id()
+        if self._is_authenticating:
+            # One guess at a time: a second one in flight would race the first for the session.
+            connection.fail(event.message_id, AuthenticationFailed(), trace_id=trace_id)
+            await self.flush()
+            return
+        self._is_authenticating = True
+        try:
+            answer = await get_database_threads().run(self._judge, event)
+        except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
+            failure = dispatch.translate_failure(error, trace_id=trace_id, command="authentication")
+            connection.fail(event.message_id, failure, trace_id=trace_id)
+        else:
+            if connection.state in (State.AUTHENTICATING, State.READY):
+                self.session_id = uuid.UUID(answer.session_id)
+                self.client_features = connection.features
+                self._owner.add_session(self)
+                connection.accept_authentication(event.message_id, answer)
+        finally:
+            self._is_authenticating = False
+        await self.flush()
+
+    def _judge(self, event: AuthenticationReceived) -> AuthenticationAnswer:
+        principal = ports.get_authenticator().authenticate(
+            credentials=event.credentials, remote_address=self.remote_address
+        )
+        if self.principal is None:
+            session_id = sessions.open_session(
+                principal=principal,
+                channel=self._owner.channel,
+                client=self.connection.client,
+                remote_address=self.remote_address,
+            ).id
+        elif principal.id == self.principal.id:
+            session_id = self.session_id
+        else:
+            raise AuthenticationFailed
+        self.principal = principal
+        return AuthenticationAnswer(
+            authenticated=True,
+            session_id=str(session_id),
+            resumed=False,
+            principal=PrincipalInfo(id=str(principal.id), name=principal.name, roles=principal.roles),
+            expires_at=principal.expires_at,
+            security_level_max=principal.security_level_max,
+            handshake_sha256=self.connection.get_handshake_sha256(),
+        )
+
+    # What goes out
+
+    def emit(self, event: str, data: Any, *, correlation_id: str | None) -> None:
+        """Send an event; from any thread, without blocking. It may be dropped, as every event may."""
+        if threading.get_ident() == self._thread_id:
+            self._emit(event, data, correlation_id)
+        else:
+            self._loop.call_soon_threadsafe(self._emit, event, data, correlation_id)
+
+    def _emit(self, event: str, data: Any, correlation_id: str | None) -> None:
+        if self.connection.state is not State.CLOSED and self.connection.emit(
+            event, data, correlation_id=correlation_id
+        ):
+            self.flush_soon()
+
+    def emit_ridden(self, event: RiddenEvent) -> None:
+        """Send an event that came with a wake-up, if the client agreed to its kind."""
+        if event.feature is None or event.feature in self.client_features:
+            self._emit(event.event, event.data, event.correlation_id)
+
+    def deliver(self, entries: list[OutboxEntry]) -> None:
+        """Send numbered messages, ascending; what was sent before is passed over, and a gap stops at it."""
+        for entry in entries:
+            if entry.sequence <= self.position:
+                continue
+            if entry.sequence != self.position + 1:
+                logger.error("Session %s: message %d is missing", self.session_id, self.position + 1)
+                break
+            self.position = entry.sequence
+            self.deferred.pop(entry.correlation_id, None)
+            self.connection.deliver(
+                entry.kind, entry.payload, correlation_id=entry.correlation_id, sequence=entry.sequence
+            )
+
+    def take_expired(self, now: datetime) -> list[Deferred]:
+        """The deferred answers whose deadline has passed; each is given out once."""
+        expired = [key for key, entry in self.deferred.items() if entry.deadline is not None and entry.deadline <= now]
+        taken = []
+        for key in expired:
+            entry = self.deferred[key]
+            self.deferred[key] = Deferred(deadline=None, expire=entry.expire)
+            taken.append(entry)
+        return taken
+
+    async def flush(self) -> None:
+        """Send what the connection has to send, in order, then close if it asks for that. One flush runs at a time."""
+        if self._is_flushing:
+            return
+        self._is_flushing = True
+        connection = self.connection
+        try:
+            while connection.has_output():
+                for encoded in connection.take_output():
+                    self.blocked_since = time.monotonic()
+                    if connection.codec.is_text:
+                        await self._send({"type": "websocket.send", "text": encoded.decode()})
+                    else:
+                        await self._send({"type": "websocket.send", "bytes": encoded})
+                self.blocked_since = None
+            self._room.set()
+            if connection.closing is not None and not self._is_close_sent:
+                self._is_close_sent = True
+                reason = connection.closing.value
+                await self._send({"type": "websocket.close", "code": reason.code, "reason": reason.meaning})
+        finally:
+            self._is_flushing = False
+            self.blocked_since = None
+
+    def flush_soon(self) -> None:
+        """``flush`` as a task, for callers that cannot wait."""
+        if not self._is_flushing:
+            self._start(self.flush())
+
+    async def wait_for_room(self) -> None:
+        """Pause reading while too much output is unsent."""
+        if self.connection.output_bytes > MAX_UNSENT_BYTES:
+            self._room.clear()
+            await self._room.wait()
+
+    # What commands may do
+
+    def close_after_answer(self) -> None:
+        """Close with 1000 once the current command is answered."""
+        self._loop.call_soon(self.close, Close.ASKED_FOR)
+
+    def describe(self) -> dict[str, Any]:
+        """The specification's ``ProtocolState``."""
+        activity = self.connection.activity
+        return {
+            "is_connected": self.connection.state is not State.CLOSED,
+            "state": self.connection.state,
+            "session_id": str(self.session_id),
+            "last_message_id": activity.last_message_id,
+            "message_count": activity.message_count,
+            "pending_commands": [
+                {
+                    "id": entry.message_id,
+                    "command": entry.command,
+                    "stage": entry.stage,
+                    "received_at": entry.received_at,
+                }
+                for entry in activity.pending.values()
+            ],
+            "last_activity": activity.last_activity,
+            "latency_ms": activity.get_latency_percentiles_ms(),
+            "error_count": activity.error_count,
+        }
+
+    # The end
+
+    def close(self, reason: Close) -> None:
+        """Close the socket for this reason once what is unsent is sent."""
+        if self.connection.state is not State.CLOSED:
+            self.connection.close(reason)
+            self.flush_soon()
+
+    async def stop(self) -> None:
+        """Cancel this link's tasks. A command in a database thread is finished there; only its answer has no reader."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        # The server says that the peer is gone by an OSError of its own; there is nobody left to tell.
+        if error is not None and not isinstance(error, (OSError, MCPError)):
+            logger.error("A task of session %s failed", self.session_id, exc_info=error)

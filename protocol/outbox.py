@@ -1,0 +1,118 @@
+"""The outbox: numbered messages that a session is owed (protocol.md section 10).
+
+``append`` is called inside the transaction that records the effect; ``read_after`` by whoever owns the socket. Session
+rows are locked last in a transaction, in ascending order where there are several.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from django.db import connection, transaction
+from django.utils import timezone
+from msgspec import Struct
+
+from protocol import wakeups
+from protocol.domain.messages import ErrorPayload, MessageType, ResponsePayload
+from protocol.models import OutboxMessage, Session
+
+READ_LIMIT = 500
+"""Messages read at once over all sessions; the next read goes on from there."""
+
+
+class OutboxEntry(Struct, frozen=True, kw_only=True):
+    """A numbered message as it lies in the outbox."""
+
+    sequence: int
+    kind: MessageType
+    correlation_id: str
+    payload: bytes
+    """As JSON."""
+
+
+class Appended(Struct, frozen=True, kw_only=True):
+    entry: OutboxEntry
+    channel: str
+    """Where the session's owner listens."""
+
+
+def append(*, session_id: uuid.UUID, correlation_id: str, payload: ResponsePayload | ErrorPayload) -> Appended | None:
+    """Number a terminal answer and put it in the outbox; ``None`` where the session has ended and nobody is owed it.
+
+    It wakes nobody: the caller does so on commit, by ``wake``, with the events that go before.
+
+    Raises:
+        IntegrityError: the command has its terminal answer already.
+    """
+    row = _take_number(session_id)
+    if row is None:
+        return None
+    sequence, channel = row
+    kind = MessageType.ERROR if isinstance(payload, ErrorPayload) else MessageType.RESPONSE
+    body = msgspec.json.encode(payload)
+    OutboxMessage.objects.create(
+        session_id=session_id, sequence=sequence, correlation_id=correlation_id, kind=kind.value, payload=body
+    )
+    entry = OutboxEntry(sequence=sequence, kind=kind, correlation_id=correlation_id, payload=body)
+    return Appended(entry=entry, channel=channel)
+
+
+def wake(
+    *, session_id: uuid.UUID, channel: str, events: Iterable[wakeups.RiddenEvent] = (), has_outbox: bool = True
+) -> None:
+    """On commit, tell the session's owner that there is something."""
+    wakeup = wakeups.Wakeup(session_id=session_id, events=tuple(events), has_outbox=has_outbox)
+    transaction.on_commit(lambda: wakeups.publish(channel=channel, wakeup=wakeup))
+
+
+def _take_number(session_id: uuid.UUID) -> tuple[int, str] | None:
+    # The ORM has no UPDATE … RETURNING, and the number must come from the row's own lock.
+    table = connection.ops.quote_name(Session._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {table} SET last_sequence = last_sequence + 1"  # noqa: S608  # the table's name is ours
+            " WHERE id = %s AND ended_at IS NULL RETURNING last_sequence, channel",
+            [Session._meta.pk.get_db_prep_value(session_id, connection)],
+        )
+        row = cursor.fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def read_after(positions: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, list[OutboxEntry]]:
+    """What each session's outbox holds after its position, ascending; at most ``READ_LIMIT`` messages in all."""
+    if not positions:
+        return {}
+    prepare = Session._meta.pk.get_db_prep_value
+    table = connection.ops.quote_name(OutboxMessage._meta.db_table)
+    condition = " OR ".join(["(session_id = %s AND sequence > %s)"] * len(positions))
+    parameters: list[object] = []
+    for session_id, position in positions.items():
+        parameters += [prepare(session_id, connection), position]
+    entries: dict[uuid.UUID, list[OutboxEntry]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT session_id, sequence, kind, correlation_id, payload FROM {table}"  # noqa: S608  # as above
+            f" WHERE {condition} ORDER BY session_id, sequence LIMIT {READ_LIMIT}",
+            parameters,
+        )
+        for session_id, sequence, kind, correlation_id, payload in cursor.fetchall():
+            key = session_id if isinstance(session_id, uuid.UUID) else uuid.UUID(session_id)
+            entries.setdefault(key, []).append(
+                OutboxEntry(
+                    sequence=sequence, kind=MessageType(kind), correlation_id=correlation_id, payload=bytes(payload)
+                )
+            )
+    return entries
+
+
+def acknowledge(*, session_id: uuid.UUID, sequence: int) -> None:
+    """Forget what the client says that it has."""
+    with transaction.atomic():
+        Session.objects.filter(id=session_id, last_sequence__gte=sequence, acknowledged_sequence__lt=sequence).update(
+            acknowledged_sequence=sequence, seen_at=timezone.now()
+        )
+        OutboxMessage.objects.filter(
+            session_id=session_id, sequence__lte=sequence, session__last_sequence__gte=sequence
+        ).delete()

@@ -1,0 +1,83 @@
+"""What the message kernel needs from others, as ports; who provides it binds it in its ``AppConfig.ready``.
+
+``security`` binds them all today. Nothing here knows how a principal is found or a decision is made.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from protocol.domain.messages import Authentication, SecurityLevel
+from protocol.errors import Misconfigured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who is at the other end. Providers may subclass it to carry what their decisions need."""
+
+    id: uuid.UUID
+    """The account's id."""
+    name: str
+    roles: tuple[str, ...]
+    security_level_max: SecurityLevel
+    credential_id: uuid.UUID
+    """Of the key or token that was shown; what revocation names."""
+    expires_at: datetime | None
+    """When the credential ends; ``None``: it does not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """What an action touches: ``tool`` ``text.count_words``, ``execution`` with its owner, ``session`` …"""
+
+    kind: str
+    name: str
+    owner_id: uuid.UUID | None = None
+
+
+class Authenticator(Protocol):
+    """Turns credentials into a principal. Called in a database thread, inside no transaction."""
+
+    def authenticate(self, *, credentials: Authentication, remote_address: str | None) -> Principal:
+        """The principal.
+
+        Raises:
+            AuthenticationFailed: whatever was wrong; it never says which part.
+        """
+
+
+class Authorizer(Protocol):
+    """Decides. Pure CPU, no query: it is called on the event loop for every command."""
+
+    def is_allowed(self, *, principal: Principal, action: str, resource: Resource) -> bool: ...
+
+    def may_ever(self, *, principal: Principal, action: str) -> bool:
+        """Whether there can be a resource on which the action is allowed: the gate before arguments are decoded.
+
+        ``False`` is certain; after ``True`` the resource itself still has to be asked for by ``is_allowed``.
+        """
+
+
+_authenticator: Authenticator | None = None
+_authorizer: Authorizer | None = None
+
+
+def bind(*, authenticator: Authenticator, authorizer: Authorizer) -> None:
+    """Make these the ports' implementations. Binding again replaces them (a test's fakes)."""
+    global _authenticator, _authorizer
+    _authenticator, _authorizer = authenticator, authorizer
+
+
+def get_authenticator() -> Authenticator:
+    if _authenticator is None:
+        raise Misconfigured("No installed app binds protocol.ports.Authenticator.")
+    return _authenticator
+
+
+def get_authorizer() -> Authorizer:
+    if _authorizer is None:
+        raise Misconfigured("No installed app binds protocol.ports.Authorizer.")
+    return _authorizer

@@ -1,0 +1,67 @@
+"""A session's life in the database: opened, seen, ended, forgotten."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from protocol.domain.messages import ClientInfo
+from protocol.models import OutboxMessage, Session
+from protocol.ports import Principal
+
+SEEN_INTERVAL_SECONDS = 15.0
+"""How often a process says of its sessions that they are connected."""
+LOST_AFTER = timedelta(seconds=3 * SEEN_INTERVAL_SECONDS)
+"""A session that nobody has said so of for this long lost its process."""
+KEPT_FOR = timedelta(days=7)
+"""How long an ended session stays visible."""
+EXPIRE_LIMIT = 1_000
+"""Rows ended or deleted in one transaction."""
+
+
+def open_session(*, principal: Principal, channel: str, client: ClientInfo, remote_address: str | None) -> Session:
+    """A new session, owned by the process that listens on ``channel``."""
+    return Session.objects.create(
+        account_id=principal.id,
+        credential_id=principal.credential_id,
+        channel=channel,
+        client_name=client.name,
+        client_version=client.version,
+        remote_address=remote_address,
+    )
+
+
+def end_session(*, session_id: uuid.UUID, close_code: int | None) -> bool:
+    """Mark it ended and drop what it was still owed; ``False`` where it had ended already.
+
+    Nobody can take it over (``resume`` is not offered yet), so its outbox has no reader.
+    """
+    with transaction.atomic():
+        is_ended = (
+            Session.objects.filter(id=session_id, ended_at=None).update(ended_at=timezone.now(), close_code=close_code)
+            == 1
+        )
+        OutboxMessage.objects.filter(session_id=session_id).delete()
+    return is_ended
+
+
+def touch_sessions(*, session_ids: Collection[uuid.UUID]) -> None:
+    """Say of these that they are connected."""
+    Session.objects.filter(id__in=session_ids, ended_at=None).update(seen_at=timezone.now())
+
+
+def expire_sessions() -> int:
+    """End what lost its process, forget what ended long ago; how many rows were touched."""
+    now = timezone.now()
+    lost = list(
+        Session.objects.filter(ended_at=None, seen_at__lt=now - LOST_AFTER).values_list("id", flat=True)[:EXPIRE_LIMIT]
+    )
+    for session_id in lost:
+        end_session(session_id=session_id, close_code=None)
+    old = Session.objects.filter(ended_at__lt=now - KEPT_FOR).values_list("id", flat=True)[:EXPIRE_LIMIT]
+    deleted, _ = Session.objects.filter(id__in=list(old)).delete()
+    return len(lost) + deleted
