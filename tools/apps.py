@@ -1,0 +1,10 @@
+"""Tools and their runs as a Django app."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class ToolsConfig(AppConfig):
+    name = "tools"
+    verbose_name = "Tools and runs"

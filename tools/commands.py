@@ -1,0 +1,108 @@
+"""The protocol's commands about tools and runs (protocol.md section 6)."""
+
+from __future__ import annotations
+
+import uuid
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from protocol.errors import FeatureNotAgreed
+from protocol.registry import CommandContext, Deferred, Recorded, command
+from tools import selectors, services
+from tools.domain.specification import MAX_NAME_LENGTH, MAX_VERSION_LENGTH
+from tools.models import Execution
+from tools.selectors import ExecutionView, ToolDescription, ToolPage
+from tools.services.timeline import UPDATED_EVENT
+
+ToolName = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
+Version = Annotated[str, Meta(max_length=MAX_VERSION_LENGTH)]
+
+
+class ListArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    capability: ToolName | None = None
+    query: Annotated[str, Meta(max_length=200)] | None = None
+    state: Literal["enabled", "disabled", "unavailable", "quarantined"] | None = None
+    cursor: ToolName | None = None
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50
+
+
+class DescribeArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    tool: ToolName
+    version: Version | None = None
+
+
+class ExecuteArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    tool: ToolName
+    input: dict[str, Any]
+    version: Version | None = None
+    mode: Literal["wait", "queue"] = "wait"
+    context: Any | UnsetType = UNSET
+    dry_run: bool | UnsetType = UNSET
+
+
+class GetExecutionArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    execution: uuid.UUID
+    after: Annotated[int, Meta(ge=0)] = 0
+
+
+@command("tools.list", action="tools.view")
+def list_tools(context: CommandContext, arguments: ListArguments) -> ToolPage:
+    """The tools that the caller may see, by name, in pages."""
+    return selectors.list_tools(
+        principal=context.principal,
+        capability=arguments.capability,
+        query=arguments.query,
+        state=arguments.state,
+        cursor=arguments.cursor,
+        limit=arguments.limit,
+    )
+
+
+@command("tools.describe", action="tools.view")
+def describe_tool(context: CommandContext, arguments: DescribeArguments) -> ToolDescription:
+    """A tool with its schemas, capabilities, versions and state."""
+    return selectors.describe_tool(principal=context.principal, name=arguments.tool, version=arguments.version)
+
+
+@command("tools.execute", action="tools.execute", changes=True)
+def execute_tool(context: CommandContext, arguments: ExecuteArguments) -> Deferred | Recorded:
+    """Run a tool: ``wait`` answers with its outcome, ``queue`` as soon as the run is accepted."""
+    refuse_unbuilt(context, arguments)
+    request = services.ExecutionRequest(
+        principal=context.principal,
+        tool=arguments.tool,
+        version=arguments.version,
+        input=arguments.input,
+        mode=Execution.Mode(arguments.mode),
+        priority=context.priority,
+        session_id=context.peer.session_id,
+        message_id=context.message_id,
+        deadline=context.deadline,
+        trace_id=context.trace_id,
+    )
+    is_waiting = request.mode == Execution.Mode.WAIT
+    accepted = services.accept_execution(
+        request=request, announce=partial(context.emit, UPDATED_EVENT) if is_waiting else None
+    )
+    if accepted.recorded is not None:
+        return Recorded(sequence=accepted.recorded.entry.sequence, payload=accepted.recorded.entry.payload)
+    return Deferred(
+        deadline=context.deadline, expire=partial(services.expire_execution, execution_id=accepted.execution_id)
+    )
+
+
+def refuse_unbuilt(context: CommandContext, arguments: ExecuteArguments) -> None:
+    """Refuse what the protocol has and this server does not yet."""
+    for name in ("context", "dry_run"):
+        if getattr(arguments, name) is not UNSET:
+            raise FeatureNotAgreed("This server does not have it yet.", details={"path": f"arguments.{name}"})
+    if context.idempotency_key is not None:
+        raise FeatureNotAgreed("This server does not have it yet.", details={"path": "metadata.idempotency_key"})
+
+
+@command("executions.get", action="executions.view")
+def get_execution(context: CommandContext, arguments: GetExecutionArguments) -> ExecutionView:
+    """A run: state, input, outcome, progress and the events of its timeline past ``after``."""
+    return selectors.get_execution(principal=context.principal, execution_id=arguments.execution, after=arguments.after)

@@ -1,0 +1,7 @@
+"""The builtin tools, as any app's ``mcp_tools.py`` would offer its own: importing their modules declares them."""
+
+from __future__ import annotations
+
+from tools.builtin import files, text
+
+__all__ = ["files", "text"]

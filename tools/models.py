@@ -1,0 +1,182 @@
+"""Tools, their immutable versions, and runs with their timeline; the worker leases that runs stand under.
+
+Writes go through ``services``, reads through ``selectors``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from uuid_utils.compat import uuid7
+
+from protocol.domain.messages import Priority
+from tools.domain.specification import MAX_ENTRY_POINT_LENGTH, MAX_NAME_LENGTH, MAX_VERSION_LENGTH
+from tools.domain.states import TERMINAL_STATES, ExecutionState
+
+
+class Tool(models.Model):
+    """What agents call by name; what it does is its versions'."""
+
+    class State(models.TextChoices):
+        ENABLED = "enabled", "enabled"
+        DISABLED = "disabled", "disabled"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=MAX_NAME_LENGTH, unique=True)
+    state = models.CharField(max_length=10, choices=State, default=State.ENABLED)
+    disabled_reason = models.CharField(max_length=500, blank=True)
+    current_version = models.ForeignKey(
+        "ToolVersion",
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        help_text="What runs when a caller names no version; empty: nothing can run.",
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(state__in=["enabled", "disabled"]), name="tool_state_known"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ToolVersion(models.Model):
+    """One definition of a tool. Its definition never changes; only its state does."""
+
+    class State(models.TextChoices):
+        AVAILABLE = "available", "available"
+        UNAVAILABLE = "unavailable", "unavailable"
+        QUARANTINED = "quarantined", "quarantined"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tool = models.ForeignKey(Tool, on_delete=models.CASCADE, related_name="versions")
+    version = models.CharField(max_length=MAX_VERSION_LENGTH)
+    description = models.TextField()
+    input_schema = models.JSONField()
+    output_schema = models.JSONField()
+    capabilities = models.JSONField(default=list)
+    is_idempotent = models.BooleanField(default=False)
+    timeout_seconds = models.FloatField(null=True, help_text="Empty: the server's default.")
+    adapter = models.CharField(max_length=50)
+    entry_point = models.CharField(max_length=MAX_ENTRY_POINT_LENGTH)
+    definition_hash = models.CharField(max_length=64, help_text="SHA-256 of the definition's RFC 8785 form.")
+    state = models.CharField(max_length=12, choices=State, default=State.AVAILABLE)
+    state_reason = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering: ClassVar = ["tool__name", "-created_at"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["tool", "version"], name="tool_version_unique"),
+            models.CheckConstraint(
+                condition=Q(state__in=["available", "unavailable", "quarantined"]), name="tool_version_state_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tool.name}@{self.version}"
+
+
+class Execution(models.Model):
+    """One run of one version of a tool, from its acceptance to its end; the row is the truth about it."""
+
+    class Mode(models.TextChoices):
+        WAIT = "wait", "wait"
+        QUEUE = "queue", "queue"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tool = models.ForeignKey(Tool, on_delete=models.PROTECT, related_name="executions")
+    version = models.ForeignKey(ToolVersion, on_delete=models.PROTECT, related_name="executions")
+    definition_hash = models.CharField(max_length=64, help_text="Of the version, when the run was accepted.")
+    state = models.CharField(max_length=20, default=ExecutionState.QUEUED.value)
+    mode = models.CharField(max_length=10, choices=Mode, default=Mode.WAIT)
+    priority = models.CharField(max_length=10, default=Priority.NORMAL.value)
+    attempt = models.PositiveIntegerField(default=0)
+    # JSON as text, as it came and goes on the wire: neither decoded to be shown nor changed by a database's own JSON
+    # type.
+    input_json = models.TextField()
+    input_hash = models.CharField(max_length=64, help_text="SHA-256 of the input's RFC 8785 form.")
+    output_json = models.TextField(null=True)  # noqa: DJ001  # JSON's own null is an output
+    error_json = models.TextField(blank=True, help_text="The error as its caller was told it.")
+    event_count = models.PositiveIntegerField(default=0, help_text="The position of the last event of its timeline.")
+    progress_fraction = models.FloatField(null=True)
+    progress_message = models.CharField(max_length=500, blank=True)
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="executions")
+    session_id = models.UUIDField(null=True, help_text="The session that asked for it.")
+    message_id = models.CharField(max_length=64, blank=True, help_text="The command that asked for it.")
+    trace_id = models.CharField(max_length=32)
+    timeout_seconds = models.FloatField(help_text="How long one attempt may run.")
+    deadline = models.DateTimeField(null=True, help_text="When a waiting caller no longer does.")
+    worker = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    sent_at = models.DateTimeField(null=True, help_text="When it was last handed to the broker.")
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(state__in=[state.value for state in ExecutionState]), name="execution_state_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=sorted(TERMINAL_STATES), finished_at__isnull=False)
+                | (~Q(state__in=sorted(TERMINAL_STATES)) & Q(finished_at=None)),
+                name="execution_finished_iff_terminal",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["-created_at"], name="execution_created"),
+            models.Index(fields=["requested_by", "-created_at"], name="execution_requester"),
+            models.Index(fields=["state", "created_at"], condition=Q(finished_at=None), name="execution_unfinished"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id}"
+
+
+class ExecutionEvent(models.Model):
+    """One entry of a run's timeline: a change of its state, or progress that its tool told."""
+
+    class Kind(models.TextChoices):
+        STATE = "state", "state"
+        PROGRESS = "progress", "progress"
+
+    id = models.BigAutoField(primary_key=True)
+    execution = models.ForeignKey(Execution, on_delete=models.CASCADE, related_name="events")
+    position = models.PositiveIntegerField()
+    kind = models.CharField(max_length=10, choices=Kind)
+    data_json = models.TextField()
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar = ["position"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["execution", "position"], name="execution_event_position"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.execution_id}:{self.position}"
+
+
+class WorkerLease(models.Model):
+    """A worker that lives, as it says itself every few seconds."""
+
+    name = models.CharField(max_length=200, primary_key=True)
+    host = models.CharField(max_length=200)
+    pid = models.PositiveIntegerField()
+    started_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name

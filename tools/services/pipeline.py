@@ -1,0 +1,286 @@
+"""A run's way through a worker: claim, allocate, run, check, record, clean up. Each step is a function below.
+
+The row decides: every change of it names the state, attempt and worker that it comes from, so that of a finish, a
+cancellation and a reaper exactly one wins. No transaction is open while the tool runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+from msgspec import Struct
+
+from protocol import outbox
+from protocol.domain.connection import describe_error
+from protocol.domain.messages import ErrorPayload, ResponsePayload
+from protocol.errors import MCPError
+from protocol.models import Session
+from tools.adapters import Invocation, get_adapter
+from tools.authoring import ToolContext
+from tools.domain.schemas import find_violations, get_violation_details
+from tools.domain.states import ExecutionState
+from tools.errors import ExecutionFailed, ExecutionTimeout, InvalidOutput
+from tools.models import Execution, ExecutionEvent
+from tools.services import timeline
+from tools.services.progress import ProgressRecorder
+from tools.services.time_limit import TimeLimitReached, time_limit
+
+logger = logging.getLogger(__name__)
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """A run that this worker, and no other, may run now."""
+
+    execution: Execution
+    channel: str
+    """Where the asking session's owner listens; empty where nobody does."""
+    ends_at: datetime
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How an attempt ended."""
+
+    state: ExecutionState
+    output_json: str | None = None
+    error: MCPError | None = None
+    is_retryable: bool = False
+
+
+def run_execution(*, execution_id: uuid.UUID, worker: str) -> None:
+    """Run one accepted execution to its end. Called again for the same row, it does nothing."""
+    claim = claim_execution(execution_id=execution_id, worker=worker)
+    if claim is None:
+        logger.info("Run %s is not to be claimed: it was claimed or ended before", execution_id)
+        return
+    recorder = ProgressRecorder(
+        execution=claim.execution, channel=claim.channel, first_position=claim.execution.event_count + 1
+    )
+    with allocate(claim) as scratch:
+        outcome = run_tool(claim=claim, scratch=scratch, recorder=recorder)
+    record_outcome(claim=claim, outcome=outcome, recorder=recorder)
+
+
+def claim_execution(*, execution_id: uuid.UUID, worker: str) -> Claim | None:
+    """Take a queued run for this worker; ``None`` where it is no longer queued."""
+    now = timezone.now()
+    with transaction.atomic():
+        is_claimed = Execution.objects.filter(id=execution_id, state=ExecutionState.QUEUED.value).update(
+            state=ExecutionState.RUNNING.value,
+            attempt=F("attempt") + 1,
+            event_count=F("event_count") + 1,
+            worker=worker,
+            started_at=now,
+        )
+        if not is_claimed:
+            return None
+        execution = Execution.objects.select_related("tool", "version").get(id=execution_id)
+        position = execution.event_count
+        timeline.make_state_event(
+            execution_id=execution.id,
+            position=position,
+            state=ExecutionState.RUNNING,
+            attempt=execution.attempt,
+            at=now,
+        ).save(force_insert=True)
+        channel = ""
+        if execution.session_id is not None:
+            channel = (
+                Session.objects.filter(id=execution.session_id, ended_at=None).values_list("channel", flat=True).first()
+                or ""
+            )
+            outbox.wake(
+                session_id=execution.session_id,
+                channel=channel,
+                events=[timeline.ride_update(execution=execution, state=ExecutionState.RUNNING, position=position)],
+                has_outbox=False,
+            )
+    ends_at = now + timedelta(seconds=execution.timeout_seconds)
+    if execution.deadline is not None:
+        ends_at = min(ends_at, execution.deadline)
+    return Claim(execution=execution, channel=channel, ends_at=ends_at)
+
+
+@contextlib.contextmanager
+def allocate(claim: Claim) -> Iterator[Path]:
+    """A private scratch folder for the run, removed after it."""
+    root = settings.MCP.data_dir / "scratch"
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{claim.execution.id}-", dir=root))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outcome:
+    """Call the adapter under the time limit and check what comes out. Whatever the tool does, there is an outcome."""
+    execution, version = claim.execution, claim.execution.version
+    context = ToolContext(
+        execution_id=execution.id,
+        attempt=execution.attempt,
+        deadline=claim.ends_at,
+        scratch=scratch,
+        workspace=settings.MCP.workspace,
+        report=recorder.report,
+    )
+    invocation = Invocation(
+        entry_point=version.entry_point,
+        tool=execution.tool.name,
+        version=version.version,
+        input=msgspec.json.decode(execution.input_json),
+    )
+    remaining = (claim.ends_at - timezone.now()).total_seconds()
+    try:
+        with time_limit(seconds=remaining):
+            output = get_adapter(version.adapter).run(invocation=invocation, context=context)
+        return Outcome(state=ExecutionState.SUCCEEDED, output_json=check_output(execution=execution, output=output))
+    except TimeLimitReached:
+        allowed_ms = int((claim.ends_at - claim.execution.started_at).total_seconds() * 1000)
+        return Outcome(
+            state=ExecutionState.TIMED_OUT,
+            error=ExecutionTimeout(f"The tool did not finish within {allowed_ms} ms."),
+            is_retryable=version.is_idempotent,
+        )
+    except MCPError as error:
+        return Outcome(state=ExecutionState.FAILED, error=error, is_retryable=error.retryable)
+    except Exception as error:
+        logger.exception("Run %s of %s failed, trace %s", execution.id, version, execution.trace_id)
+        return Outcome(
+            state=ExecutionState.FAILED,
+            error=ExecutionFailed(f"The tool failed with {type(error).__name__}; quote the trace id to the operator."),
+        )
+
+
+def check_output(*, execution: Execution, output: object) -> str:
+    """The output as JSON text.
+
+    Raises:
+        InvalidOutput: it does not satisfy the version's schema, or is too large.
+    """
+    violations = find_violations(schema=execution.version.output_schema, instance=output)
+    if violations:
+        raise InvalidOutput(
+            f"The tool's output does not fit its schema: {violations[0].message}",
+            details=get_violation_details(violations),
+        )
+    encoded = msgspec.json.encode(output)
+    limit = settings.MCP.max_output_size_bytes
+    if len(encoded) > limit:
+        raise InvalidOutput(
+            f"The tool's output has {len(encoded)} bytes; {limit} are allowed.",
+            details={"size_bytes": len(encoded), "limit_bytes": limit},
+        )
+    return encoded.decode()
+
+
+def record_outcome(*, claim: Claim, outcome: Outcome, recorder: ProgressRecorder) -> bool:
+    """Bring the run to its terminal state, with its timeline and its caller's answer, in one transaction.
+
+    ``False`` where somebody else ended it before: then nothing is changed, and the late outcome is only logged.
+    """
+    execution = claim.execution
+    with transaction.atomic():
+        progress = recorder.take_pending()
+        is_recorded = finish_execution(
+            execution=execution,
+            from_state=ExecutionState.RUNNING,
+            outcome=outcome,
+            position=recorder.next_position,
+            progress=progress,
+            channel=claim.channel,
+        )
+    if not is_recorded:
+        logger.warning(
+            "Run %s: attempt %d came late with %s; it had ended before",
+            execution.id,
+            execution.attempt,
+            outcome.state.value,
+        )
+    return is_recorded
+
+
+def finish_execution(
+    *,
+    execution: Execution,
+    from_state: ExecutionState,
+    outcome: Outcome,
+    position: int,
+    channel: str,
+    progress: list[ExecutionEvent] | None = None,
+) -> bool:
+    """The one update that ends a run, inside the caller's transaction; ``False`` where the row had moved on."""
+    now = timezone.now()
+    error = None
+    if outcome.error is not None:
+        error = describe_failure(execution=execution, error=outcome.error, is_retryable=outcome.is_retryable)
+    is_recorded = Execution.objects.filter(
+        id=execution.id, state=from_state.value, attempt=execution.attempt, worker=execution.worker
+    ).update(
+        state=outcome.state.value,
+        output_json=outcome.output_json,
+        error_json="" if error is None else msgspec.json.encode(error).decode(),
+        event_count=position,
+        progress_fraction=execution.progress_fraction,
+        progress_message=execution.progress_message,
+        finished_at=now,
+    )
+    if not is_recorded:
+        return False
+    event = timeline.make_state_event(
+        execution_id=execution.id, position=position, state=outcome.state, attempt=execution.attempt, at=now
+    )
+    ExecutionEvent.objects.bulk_create([*(progress or []), event])
+    if execution.session_id is not None:
+        answer_caller(execution=execution, outcome=outcome, error=error, position=position, channel=channel)
+    return True
+
+
+def answer_caller(
+    *, execution: Execution, outcome: Outcome, error: ErrorPayload | None, position: int, channel: str
+) -> None:
+    """Put the terminal answer of a waiting caller in its outbox, and wake its session on commit."""
+    assert execution.session_id is not None  # noqa: S101  # the caller checked
+    appended = None
+    if execution.mode == Execution.Mode.WAIT:
+        payload: ResponsePayload | ErrorPayload
+        payload = (
+            error
+            if error is not None
+            else ResponsePayload(
+                "tools.execute",
+                {
+                    "execution_id": str(execution.id),
+                    "state": outcome.state.value,
+                    "output": msgspec.Raw((outcome.output_json or "null").encode()),
+                },
+            )
+        )
+        appended = outbox.append(session_id=execution.session_id, correlation_id=execution.message_id, payload=payload)
+    outbox.wake(
+        session_id=execution.session_id,
+        channel=channel if appended is None else appended.channel,
+        events=[timeline.ride_update(execution=execution, state=outcome.state, position=position)],
+        has_outbox=appended is not None,
+    )
+
+
+def describe_failure(*, execution: Execution, error: MCPError, is_retryable: bool) -> ErrorPayload:
+    """The error as the caller is told it, with the run's id and trace."""
+    payload = describe_error(error, trace_id=execution.trace_id)
+    return msgspec.structs.replace(
+        payload,
+        retryable=is_retryable,
+        details={**payload.details, "execution_id": str(execution.id)},
+    )

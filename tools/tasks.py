@@ -1,0 +1,23 @@
+"""Celery's edge of this app. A task's message is a hint; the row that it names is the truth."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from celery import shared_task
+
+from tools import services
+
+
+@shared_task(name="tools.run_execution", bind=True)
+def run_execution(self: Any, *, execution_id: str) -> None:
+    """Run one accepted execution; again for the same one, it does nothing."""
+    services.run_execution(execution_id=uuid.UUID(execution_id), worker=self.request.hostname or "")
+
+
+@shared_task(name="tools.look_after_executions")
+def look_after_executions() -> None:
+    """Send what was never sent, end what is overdue."""
+    services.send_unsent_executions()
+    services.expire_overdue_executions()
