@@ -1,0 +1,17 @@
+"""The ASGI application: HTTP is Django's, WebSocket is the protocol's."""
+
+from __future__ import annotations
+
+import os
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mcp_site.settings")
+
+# Before the routing's import: it needs the apps loaded.
+django_application = get_asgi_application()
+
+from protocol.routing import websocket_urlpatterns  # noqa: E402  # as above
+
+application = ProtocolTypeRouter({"http": django_application, "websocket": URLRouter(websocket_urlpatterns)})

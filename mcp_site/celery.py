@@ -1,0 +1,37 @@
+"""The Celery app. Its settings are Django's ``CELERY_*``; tasks lie in each app's ``tasks.py``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_init, worker_process_init
+from django.db import connections
+from kombu import Queue
+
+from mcp_site.serving.parent import end_with_parent
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mcp_site.settings")
+
+QUEUES = ("mcp.urgent", "mcp.high", "mcp.normal", "mcp.low")
+
+app = Celery("mcp", set_as_current=True)
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.conf.task_queues = [Queue(name) for name in QUEUES]
+app.autodiscover_tasks()
+
+
+@worker_init.connect(weak=False)
+def keep_connections(**_: Any) -> None:
+    """A worker's process runs one task at a time: it keeps one connection, as Celery would close a pool after each."""
+    for alias in connections:
+        database = connections.settings[alias]
+        database["CONN_MAX_AGE"] = None
+        database["OPTIONS"].pop("pool", None)
+
+
+@worker_process_init.connect(weak=False)
+def end_with_worker(**_: Any) -> None:
+    """A worker that is killed leaves no child."""
+    end_with_parent(parent_pid=os.getppid())

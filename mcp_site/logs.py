@@ -1,0 +1,28 @@
+"""How a log record is written: one line, so that no message can pass for another record."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import ClassVar
+
+
+class LineFormatter(logging.Formatter):
+    """``2026-11-20T16:31:00.123Z INFO tools.services: text``; a traceback follows, each of its lines indented."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+    escapes: ClassVar[dict[int, str]] = {
+        code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85) if code != ord("\t")
+    } | {ord("\n"): "\\n", ord("\r"): "\\r"}
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        return super().formatMessage(record).translate(self.escapes)
+
+    def formatException(self, ei: object) -> str:  # noqa: N802  # logging's name
+        text = super().formatException(ei)  # type: ignore[arg-type]  # logging keeps the type's name to itself
+        return "    " + text.replace("\n", "\n    ")

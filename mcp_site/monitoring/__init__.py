@@ -1,0 +1,1 @@
+"""Seeing whether the product works: health and readiness."""

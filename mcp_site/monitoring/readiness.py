@@ -1,0 +1,164 @@
+"""Readiness: whether this process could serve a command now: it asks the database, the broker and the workers' leases.
+
+Each check has its own thread and two seconds. A check that hangs keeps its thread and nothing else: who asks meanwhile
+waits for the same answer, so that no number of callers adds to the load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from celery import current_app
+from django.db import DatabaseError, connection
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
+
+from protocol.database_threads import run_with_connections
+from tools.selectors import count_live_workers
+
+CHECK_SECONDS: Final = 2.0
+REUSE_SECONDS: Final = 0.25
+"""An answer this old is given again."""
+
+
+class CheckFailed(Exception):
+    """The check ran and found fault; the text is one word for ``error``."""
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one check found."""
+
+    status: str
+    latency_ms: float
+    error: str = ""
+    since: str = ""
+    """When this process first saw it fail, without a success in between."""
+    live: int | None = None
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of ``/readyz``."""
+
+    status: str
+    checks: dict[str, Check]
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status == "ok"
+
+
+def check_database() -> None:
+    """A real read: ``SELECT 1`` does not touch SQLite's file."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM django_migrations LIMIT 1")
+        cursor.fetchone()
+
+
+def check_broker() -> None:
+    """Connect as a sender does."""
+    with current_app.connection_for_write() as broker:
+        broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+        with broker.channel():
+            pass
+
+
+def check_workers() -> int:
+    """How many workers' leases hold.
+
+    Raises:
+        CheckFailed: none does.
+    """
+    live = count_live_workers()
+    if live == 0:
+        raise CheckFailed("none")
+    return live
+
+
+CHECKS: Final[dict[str, Callable[[], int | None]]] = {
+    "database": check_database,
+    "broker": check_broker,
+    "workers": check_workers,
+}
+
+
+class Prober:
+    """Runs the checks for all who ask, on one event loop at a time."""
+
+    def __init__(self) -> None:
+        self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=f"check-{name}") for name in CHECKS}
+        self._failed_since: dict[str, datetime] = {}
+        self._running: asyncio.Task[Readiness] | None = None
+        self._finished_at = 0.0
+        self.is_draining = False
+
+    async def get_readiness(self) -> Readiness:
+        """What the checks find now, or found just before."""
+        if self._running is None or (self._running.done() and time.monotonic() - self._finished_at > REUSE_SECONDS):
+            self._running = asyncio.get_running_loop().create_task(self._check_all())
+        # Shielded: one caller that goes away must not take the answer from the others.
+        return await asyncio.shield(self._running)
+
+    async def _check_all(self) -> Readiness:
+        found = await asyncio.gather(*(self._check(name) for name in CHECKS))
+        self._finished_at = time.monotonic()
+        checks = dict(zip(CHECKS, found, strict=True))
+        is_ok = not self.is_draining and all(check.status == "ok" for check in found)
+        if self.is_draining:
+            return Readiness(status="draining", checks=checks)
+        return Readiness(status="ok" if is_ok else "unavailable", checks=checks)
+
+    async def _check(self, name: str) -> Check:
+        started = time.perf_counter()
+        error, result = "", None
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                result = await asyncio.get_running_loop().run_in_executor(
+                    self._threads[name], run_with_connections, CHECKS[name]
+                )
+        except TimeoutError:
+            error = "timeout"
+        except CheckFailed as failure:
+            error = str(failure)
+        except (DatabaseError, BrokerError, RedisError, OSError):
+            error = "unreachable"
+        latency_ms = round((time.perf_counter() - started) * 1000, 1)
+        if not error:
+            self._failed_since.pop(name, None)
+            return Check(status="ok", latency_ms=latency_ms, live=result)
+        since = self._failed_since.setdefault(name, datetime.now(UTC))
+        return Check(status="failed", latency_ms=latency_ms, error=error, since=_show_time(since))
+
+
+def _show_time(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_prober: Prober | None = None
+"""One a process, made when first asked: the threads would not survive a fork."""
+
+
+def get_prober() -> Prober:
+    """This process's prober."""
+    global _prober
+    if _prober is None:
+        _prober = Prober()
+    return _prober
+
+
+def announce_drain() -> None:
+    """From now on this process says that it is not ready, so that a balancer sends others."""
+    get_prober().is_draining = True
+
+
+def encode(readiness: Readiness) -> bytes:
+    """As JSON."""
+    return msgspec.json.encode(readiness)
+
+
+__all__: list[Any] = ["Check", "Prober", "Readiness", "announce_drain", "encode", "get_prober"]

@@ -1,0 +1,1 @@
+"""Running the product: the supervisor and the processes that it keeps alive."""

@@ -1,0 +1,365 @@
+"""The environment: every variable that the project knows, typed, bounded and described in one structure.
+
+This module alone reads ``os.environ``. A new variable is a field of `Environment`, nothing else: its name, type,
+default, bounds and description are what `list_variables` gives to the docs. Rules that need a socket or the whole
+installation do not belong here (``mcp_site.serving.preflight``), nor does what Django makes of the values
+(``mcp_site.settings.base``).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from mcp_site.errors import BadEnvironment
+
+PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
+PREFIX: Final = "MCP_"
+WITHOUT_PREFIX: Final = frozenset({"database_url", "redis_url", "celery_broker_url"})
+"""Fields whose variable is named as the libraries' users know it."""
+CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY"})
+"""Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
+POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
+REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
+NEAR_MISS_RATIO: Final = 0.75
+
+_SECRET: Final[dict[str, Any]] = {"secret": True}
+_INTERNAL: Final[dict[str, Any]] = {"internal": True}
+
+
+def name_variable(field: str) -> str:
+    """``data_dir`` → ``MCP_DATA_DIR``, ``database_url`` → ``DATABASE_URL``."""
+    return field.upper() if field in WITHOUT_PREFIX else f"{PREFIX}{field.upper()}"
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variable):
+    """What the project reads from its environment. ``settings.MCP`` is the one instance."""
+
+    data_dir: Annotated[Path, Meta(description="Where all state lies: database, secrets, logs, run files.")] = (
+        PROJECT_ROOT / "var"
+    )
+    bind: Annotated[str, Meta(min_length=1, description="The address to listen on, an IP address or `localhost`.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Meta(ge=0, le=65535, description="The port to listen on; 0 takes any free one.")] = 9000
+    workspace: Annotated[
+        Path | None, Meta(description="The folder that the file tools may see; without it they refuse.")
+    ] = None
+
+    tls_cert: Annotated[Path | None, Meta(description="PEM file of the certificate chain; with `MCP_TLS_KEY`.")] = None
+    tls_key: Annotated[Path | None, Meta(description="PEM file of the private key; with `MCP_TLS_CERT`.")] = None
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(description="Networks (CIDR, comma-separated) of proxies that end TLS and whose forwarded headers count."),
+    ] = ()
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        Meta(description="Host names, comma-separated, under which the console is reached, besides loopback's."),
+    ] = ()
+    allow_insecure_transport: Annotated[
+        bool, Meta(description="Accept plaintext from beyond loopback. For closed test networks only.")
+    ] = False
+
+    secret_key: Annotated[str, Meta(min_length=50, description="Django's secret key.", extra=_SECRET)] = ""
+    identity_key: Annotated[
+        str,
+        Meta(description="The server's Ed25519 identity: 32 bytes as base64url without padding.", extra=_SECRET),
+    ] = ""
+
+    debug: Annotated[bool, Meta(description="Django's debug pages; loopback only.")] = False
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least level that is logged.")
+    ] = "info"
+
+    web_workers: Annotated[int, Meta(ge=1, le=64, description="Web processes.")] = 1
+    task_workers: Annotated[int, Meta(ge=1, le=256, description="Processes that run tools.")] = 2
+    database_threads: Annotated[
+        int, Meta(ge=1, le=64, description="Threads of a web process that talk to the database.")
+    ] = 4
+
+    max_message_size_bytes: Annotated[
+        int, Meta(ge=1024, le=64 * 1024 * 1024, description="The largest WebSocket frame.")
+    ] = 1_048_576
+    max_in_flight: Annotated[int, Meta(ge=1, le=4096, description="Unanswered commands a session.")] = 64
+    max_connections: Annotated[int, Meta(ge=1, le=100_000, description="WebSocket connections a web process.")] = 2000
+    handshake_timeout_seconds: Annotated[
+        float, Meta(gt=0, le=300, description="From the connection to the client's handshake.")
+    ] = 5
+    authentication_timeout_seconds: Annotated[
+        float, Meta(gt=0, le=300, description="From the handshake to a successful authentication.")
+    ] = 10
+    heartbeat_interval_seconds: Annotated[
+        float, Meta(ge=0.1, le=3600, description="Two of them without any message close the connection.")
+    ] = 20
+    command_timeout_seconds: Annotated[
+        float, Meta(gt=0, le=86_400, description="The deadline of a command that states no `timeout_ms`.")
+    ] = 30
+    drain_seconds: Annotated[
+        float, Meta(ge=1, le=3600, description="How long a stop waits for what still runs before it cuts it off.")
+    ] = 8
+
+    default_tool_timeout_seconds: Annotated[
+        float, Meta(gt=0, le=86_400, description="How long a tool may run when it states no timeout itself.")
+    ] = 30
+    max_tool_timeout_seconds: Annotated[
+        float, Meta(gt=0, le=86_400, description="The longest timeout that a tool may state.")
+    ] = 600
+    max_output_size_bytes: Annotated[
+        int, Meta(ge=1024, le=64 * 1024 * 1024, description="The largest output of a tool, as JSON.")
+    ] = 1_048_576
+
+    database_url: Annotated[
+        str | None,
+        Meta(description="`postgresql://…`; without it SQLite in the data folder.", extra=_SECRET),
+    ] = None
+    redis_url: Annotated[
+        str | None,
+        Meta(
+            description="`redis://…`, `rediss://…` or `unix://…`; without it an embedded Valkey on a private socket.",
+            extra=_SECRET,
+        ),
+    ] = None
+    celery_broker_url: Annotated[
+        str | None, Meta(description="Celery's broker where it is not the server of `REDIS_URL`.", extra=_SECRET)
+    ] = None
+
+    supervisor_pid: Annotated[
+        int, Meta(ge=0, description="Set by `serve` for its children, which end with it.", extra=_INTERNAL)
+    ] = 0
+
+    def __post_init__(self) -> None:
+        _check_transport(self)
+        _check_urls(self)
+        if self.identity_key:
+            decode_identity_key(self.identity_key)
+        if self.default_tool_timeout_seconds > self.max_tool_timeout_seconds:
+            raise ValueError("MCP_DEFAULT_TOOL_TIMEOUT_SECONDS: must not be above MCP_MAX_TOOL_TIMEOUT_SECONDS")
+
+    def __repr__(self) -> str:
+        secret = {variable.field for variable in list_variables() if variable.is_secret}
+        shown = (
+            f"{field}={'***' if field in secret and getattr(self, field) else repr(getattr(self, field))}"
+            for field in self.__struct_fields__
+        )
+        return f"Environment({', '.join(shown)})"
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether all services are the embedded ones, so that secrets may be generated."""
+        return self.database_url is None and self.redis_url is None and self.celery_broker_url is None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return _is_loopback(self.bind)
+
+    @property
+    def identity_seed(self) -> bytes:
+        """The 32 bytes of the Ed25519 identity key."""
+        return decode_identity_key(self.identity_key)
+
+
+class Variable(msgspec.Struct, frozen=True, kw_only=True):
+    """One variable as the docs show it."""
+
+    name: str
+    field: str
+    type: str
+    default: str
+    bounds: str
+    description: str
+    is_secret: bool
+    is_internal: bool
+
+
+def list_variables() -> tuple[Variable, ...]:
+    """Every variable that the server reads, in the structure's order."""
+    hints = get_type_hints(Environment, include_extras=True)
+    defaults = dict(zip(Environment.__struct_fields__, Environment.__struct_defaults__, strict=True))
+    return tuple(_describe(field, hints[field], defaults[field]) for field in Environment.__struct_fields__)
+
+
+def load_environment() -> Environment:
+    """The process's environment. Unknown ``MCP_*`` names are warned of on stderr, but not by ``serve``'s children.
+
+    Raises:
+        BadEnvironment: a value is wrong, or an unknown name is nearly a known one.
+    """
+    values = {name: value for name, value in os.environ.items() if value.strip()}
+    environment = parse_environment(values)
+    if not environment.supervisor_pid:
+        for name in find_unknown_names(values):
+            sys.stderr.write(f"warning: {name} is not a variable of this server; it is ignored\n")
+    return environment
+
+
+def build_child_environment(*, supervisor_pid: int) -> dict[str, str]:
+    """The environment of a child of ``serve``."""
+    return {**os.environ, name_variable("supervisor_pid"): str(supervisor_pid)}
+
+
+def parse_environment(values: Mapping[str, str]) -> Environment:
+    """The structure from names and texts; what is absent has its default.
+
+    Raises:
+        BadEnvironment: a value is wrong, or an unknown ``MCP_*`` name is nearly a known one.
+    """
+    variables = {variable.name: variable for variable in list_variables()}
+    _refuse_near_misses(find_unknown_names(values), known=[*variables, *CLIENT_VARIABLES])
+    given: dict[str, Any] = {name: value.strip() for name, value in values.items() if name in variables}
+    for name, text in given.items():
+        if variables[name].type == "list":
+            given[name] = [item.strip() for item in text.split(",") if item.strip()]
+    try:
+        return msgspec.convert(given, Environment, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise BadEnvironment(_explain(str(error), given, variables)) from None
+
+
+def find_unknown_names(values: Mapping[str, str]) -> list[str]:
+    """``MCP_*`` names that neither the server nor a client reads."""
+    known = {variable.name for variable in list_variables()} | CLIENT_VARIABLES
+    return sorted(name for name in values if name.startswith(PREFIX) and name not in known)
+
+
+def decode_identity_key(text: str) -> bytes:
+    """The 32 bytes of an Ed25519 seed from base64url without padding.
+
+    Raises:
+        ValueError: it is something else; the text is not repeated.
+    """
+    try:
+        seed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        seed = b""
+    if len(seed) != 32:
+        raise ValueError("MCP_IDENTITY_KEY: expected 32 bytes as base64url")
+    return seed
+
+
+def _check_transport(environment: Environment) -> None:
+    if (environment.tls_cert is None) != (environment.tls_key is None):
+        missing = "MCP_TLS_KEY" if environment.tls_key is None else "MCP_TLS_CERT"
+        raise ValueError(f"{missing}: MCP_TLS_CERT and MCP_TLS_KEY go together")
+    for name, path in (("MCP_TLS_CERT", environment.tls_cert), ("MCP_TLS_KEY", environment.tls_key)):
+        if path is not None and not path.is_file():
+            raise ValueError(f"{name}: there is no file {path}")
+    if environment.bind != "localhost" and not _is_address(environment.bind):
+        raise ValueError(f"MCP_BIND: expected an IP address or localhost, not {environment.bind!r}")
+    for network in environment.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise ValueError(f"MCP_TRUSTED_PROXIES: {network!r} is not a network such as 10.0.0.0/8") from None
+    if environment.debug and not environment.is_loopback:
+        raise ValueError("MCP_DEBUG: debug pages are for loopback only; unset it or MCP_BIND")
+
+
+def _check_urls(environment: Environment) -> None:
+    for field, schemes in (("database_url", POSTGRESQL_SCHEMES), ("redis_url", REDIS_SCHEMES)):
+        url = getattr(environment, field)
+        if url is None:
+            continue
+        try:
+            parts = urlsplit(url)
+            is_valid = parts.scheme in schemes and bool(parts.hostname or parts.path.strip("/")) and parts.port != 0
+        except ValueError:
+            is_valid = False
+        if not is_valid:
+            expected = " or ".join(f"{scheme}://" for scheme in sorted(schemes))
+            raise ValueError(f"{name_variable(field)}: expected a URL that begins with {expected}")
+    if environment.celery_broker_url is not None and "://" not in environment.celery_broker_url:
+        raise ValueError("CELERY_BROKER_URL: expected a URL")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
+def _refuse_near_misses(unknown: list[str], *, known: list[str]) -> None:
+    bare = {name.removeprefix(PREFIX): name for name in known if name.startswith(PREFIX)}
+    for name in unknown:
+        near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=NEAR_MISS_RATIO)
+        if near:
+            raise BadEnvironment(f"{name} is not known; did you mean {bare[near[0]]}?")
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value).expanduser().absolute()
+    raise NotImplementedError(kind)
+
+
+def _explain(message: str, given: Mapping[str, Any], variables: Mapping[str, Variable]) -> str:
+    """One line that names the variable, from msgspec's message (``Expected `int` >= 0 - at `$.MCP_PORT```)."""
+    found = re.search(r" - at `\$\.(\w+)", message)
+    if found is None:
+        return message.partition(" - at `$`")[0].replace("\n", " ")
+    variable = variables[found[1]]
+    expected = " ".join(part for part in (variable.type, variable.bounds) if part)
+    value = "" if variable.is_secret else f", not {given[variable.name]!r}"
+    return f"{variable.name}: expected {expected}{value}"
+
+
+def _describe(field: str, hint: Any, default: object) -> Variable:
+    kind, *metas = get_args(hint)
+    meta = next(item for item in metas if isinstance(item, Meta))
+    extra = meta.extra or {}
+    return Variable(
+        name=name_variable(field),
+        field=field,
+        type=_name_type(kind),
+        default=_show_default(default),
+        bounds=_show_bounds(meta),
+        description=meta.description or "",
+        is_secret="secret" in extra,
+        is_internal="internal" in extra,
+    )
+
+
+def _name_type(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
+    if get_origin(kind) is tuple:
+        return "list"
+    names: dict[Any, str] = {int: "integer", float: "number", bool: "true or false", Path: "path", str: "text"}
+    optional = [part for part in get_args(kind) if part is not type(None)]
+    return names[optional[0] if optional else kind]
+
+
+def _show_default(default: object) -> str:
+    if isinstance(default, Path):
+        return str(default.relative_to(PROJECT_ROOT)) if default.is_relative_to(PROJECT_ROOT) else str(default)
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default in (None, "", ()) else str(default)
+
+
+def _show_bounds(meta: Meta) -> str:
+    bounds = {
+        "at least": meta.ge,
+        "above": meta.gt,
+        "at most": meta.le,
+        "of length at least": meta.min_length if meta.min_length != 1 else None,
+    }
+    return ", ".join(f"{word} {value}" for word, value in bounds.items() if value is not None)

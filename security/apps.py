@@ -1,0 +1,17 @@
+"""The security app: binds the kernel's ports to its services when Django is ready."""
+
+from django.apps import AppConfig
+
+
+class SecurityConfig(AppConfig):
+    name = "security"
+    label = "security"
+    verbose_name = "Security"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from protocol import ports
+        from security.domain.authorization import PolicyAuthorizer
+        from security.services import ApiKeyAuthenticator
+
+        ports.bind(authenticator=ApiKeyAuthenticator(), authorizer=PolicyAuthorizer())

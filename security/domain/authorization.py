@@ -1,0 +1,65 @@
+"""The principal that this app hands out, and the authorizer that decides from what it carries.
+
+A principal is a snapshot: the grants are those of the moment of authentication. What belongs here neither queries nor
+waits, since it runs on the event loop for every command; the rules of the decision are ``policy``'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from protocol.ports import Principal, Resource
+from security.domain import policy
+from security.domain.policy import Decision, GrantRule
+
+MAX_REMEMBERED_DECISIONS: Final = 1024
+_MAX_REMEMBERED_NAME_LENGTH: Final = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountPrincipal(Principal):
+    """An account with what its roles grant, narrowed by the scopes of the credential that it showed."""
+
+    grants: tuple[GrantRule, ...]
+    scopes: tuple[str, ...] = ()
+    _decisions: dict[tuple[str, Resource], Decision] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        for scope in self.scopes:
+            policy.parse_action_pattern(scope)
+
+    def decide(self, *, action: str, resource: Resource) -> Decision:
+        """``policy.decide`` for this principal, remembered."""
+        key = (action, resource)
+        decision = self._decisions.get(key)
+        if decision is None:
+            decision = policy.decide(
+                grants=self.grants, principal_id=self.id, action=action, resource=resource, scopes=self.scopes
+            )
+            self._remember(key, decision)
+        return decision
+
+    def _remember(self, key: tuple[str, Resource], decision: Decision) -> None:
+        # Names come from clients: neither many nor long ones may fill the memory.
+        if len(key[1].name) > _MAX_REMEMBERED_NAME_LENGTH:
+            return
+        if len(self._decisions) >= MAX_REMEMBERED_DECISIONS:
+            self._decisions.clear()
+        self._decisions[key] = decision
+
+
+class PolicyAuthorizer:
+    """``protocol.ports.Authorizer`` over the grants that the principal carries."""
+
+    def is_allowed(self, *, principal: Principal, action: str, resource: Resource) -> bool:
+        """Whether the policy allows it; a principal that this app did not make is allowed nothing."""
+        return isinstance(principal, AccountPrincipal) and principal.decide(action=action, resource=resource).is_allowed
+
+    def may_ever(self, *, principal: Principal, action: str) -> bool:
+        """Whether some resource may exist on which the principal is allowed the action."""
+        return isinstance(principal, AccountPrincipal) and policy.may_ever(
+            grants=principal.grants, action=action, scopes=principal.scopes
+        )

@@ -1,0 +1,212 @@
+"""Who may do what: the grammar of patterns, and the decision.
+
+A rule allows or denies actions on resources. An *action pattern* is dotted names (``tools.execute``, ``tools.*``,
+``*``); a *resource pattern* is ``kind:name`` (``tool:files.*``, ``execution:*``), with ``@own`` behind it where only
+what the principal owns is meant. ``*`` stands for any run of characters, the empty one too, and is the only wildcard;
+everything is anchored at both ends.
+
+What belongs here is pure. Where rules come from is ``models``', what a principal carries is ``authorization``'s.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from protocol.ports import Resource
+
+MAX_PATTERN_LENGTH: Final = 200
+OWN_SUFFIX: Final = "@own"
+
+_ACTION_PATTERN: Final = re.compile(r"[a-z0-9_*]+(?:\.[a-z0-9_*]+)*")
+_KIND_PATTERN: Final = re.compile(r"[a-z0-9_*]+")
+_NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9._:/*-]+")
+
+
+class PatternInvalid(ValueError):
+    """The text is not a pattern of this grammar; the message says why."""
+
+
+class Effect(enum.StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Reason(enum.StrEnum):
+    """Why a decision fell as it did."""
+
+    GRANTED = "granted"
+    DENIED = "denied"
+    NOT_GRANTED = "not_granted"
+    OUT_OF_SCOPE = "out_of_scope"
+
+
+@dataclass(frozen=True, slots=True)
+class _Glob:
+    """Literal pieces; between two of them anything may stand."""
+
+    pieces: tuple[str, ...]
+
+    def matches(self, text: str) -> bool:
+        # Each middle piece takes its leftmost place: with ``*`` as the only wildcard that never misses a match, and it
+        # is done in one pass where a regular expression would backtrack.
+        first, last = self.pieces[0], self.pieces[-1]
+        if len(self.pieces) == 1:
+            return text == first
+        position, end = len(first), len(text) - len(last)
+        if position > end or not text.startswith(first) or not text.endswith(last):
+            return False
+        for piece in self.pieces[1:-1]:
+            found = text.find(piece, position, end)
+            if found < 0:
+                return False
+            position = found + len(piece)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class ActionPattern:
+    _glob: _Glob
+
+    def matches(self, action: str) -> bool:
+        return self._glob.matches(action)
+
+
+@dataclass(frozen=True, slots=True)
+class ResourcePattern:
+    _kind: _Glob
+    _name: _Glob
+    is_own_only: bool
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no resource can be outside of it: ``*:*``."""
+        return not (self.is_own_only or any(self._kind.pieces) or any(self._name.pieces))
+
+    def matches(self, resource: Resource, *, principal_id: uuid.UUID) -> bool:
+        if self.is_own_only and resource.owner_id != principal_id:
+            return False
+        return self._kind.matches(resource.kind) and self._name.matches(resource.name)
+
+
+@lru_cache(maxsize=4096)
+def parse_action_pattern(text: str) -> ActionPattern:
+    """The pattern that ``text`` writes.
+
+    Raises:
+        PatternInvalid: it writes none.
+    """
+    if len(text) > MAX_PATTERN_LENGTH or not _ACTION_PATTERN.fullmatch(text):
+        raise PatternInvalid(
+            "An action pattern is names of a-z, 0-9 and _ joined by dots, with * as a wildcard: tools.execute, tools.*."
+        )
+    return ActionPattern(_parse_glob(text))
+
+
+@lru_cache(maxsize=4096)
+def parse_resource_pattern(text: str) -> ResourcePattern:
+    """The pattern that ``text`` writes.
+
+    Raises:
+        PatternInvalid: it writes none.
+    """
+    body = text.removesuffix(OWN_SUFFIX)
+    kind, colon, name = body.partition(":")
+    if (
+        len(text) > MAX_PATTERN_LENGTH
+        or not colon
+        or not _KIND_PATTERN.fullmatch(kind)
+        or not _NAME_PATTERN.fullmatch(name)
+    ):
+        raise PatternInvalid(
+            "A resource pattern is kind:name, with * as a wildcard and @own behind it for what the account owns: "
+            "tool:files.*, execution:*@own, *:*."
+        )
+    return ResourcePattern(_parse_glob(kind), _parse_glob(name), body != text)
+
+
+def _parse_glob(text: str) -> _Glob:
+    return _Glob(tuple(re.sub(r"\*+", "*", text).split("*")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantRule:
+    """One grant of a role. A rule that does not parse cannot be made, so that a broken deny is never passed over."""
+
+    effect: Effect
+    action_pattern: str
+    resource_pattern: str
+
+    def __post_init__(self) -> None:
+        parse_action_pattern(self.action_pattern)
+        parse_resource_pattern(self.resource_pattern)
+
+    def matches_action(self, action: str) -> bool:
+        return parse_action_pattern(self.action_pattern).matches(action)
+
+    def matches(self, *, principal_id: uuid.UUID, action: str, resource: Resource) -> bool:
+        return self.matches_action(action) and parse_resource_pattern(self.resource_pattern).matches(
+            resource, principal_id=principal_id
+        )
+
+    @property
+    def covers_all_resources(self) -> bool:
+        return parse_resource_pattern(self.resource_pattern).is_everything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    is_allowed: bool
+    reason: Reason
+    rule: GrantRule | None
+    """The rule that decided; ``None``: there was none for it."""
+
+
+def decide(
+    *,
+    grants: Sequence[GrantRule],
+    principal_id: uuid.UUID,
+    action: str,
+    resource: Resource,
+    scopes: tuple[str, ...],
+) -> Decision:
+    """Whether the action is allowed: denied unless a grant allows it, no grant denies it, and the scopes have it.
+
+    ``scopes`` are action patterns that narrow what the grants give; empty narrows nothing. The order of ``grants`` has
+    no say, but in which of several agreeing rules is named.
+    """
+    allowing: GrantRule | None = None
+    for rule in grants:
+        if not rule.matches(principal_id=principal_id, action=action, resource=resource):
+            continue
+        if rule.effect is Effect.DENY:
+            return Decision(is_allowed=False, reason=Reason.DENIED, rule=rule)
+        allowing = allowing or rule
+    if allowing is None:
+        return Decision(is_allowed=False, reason=Reason.NOT_GRANTED, rule=None)
+    if not is_in_scope(scopes=scopes, action=action):
+        return Decision(is_allowed=False, reason=Reason.OUT_OF_SCOPE, rule=allowing)
+    return Decision(is_allowed=True, reason=Reason.GRANTED, rule=allowing)
+
+
+def may_ever(*, grants: Sequence[GrantRule], action: str, scopes: tuple[str, ...]) -> bool:
+    """Whether there can be a resource on which ``decide`` allows the action.
+
+    ``False`` is certain; ``True`` only says that the resource has to be looked at.
+    """
+    matching = [rule for rule in grants if rule.matches_action(action)]
+    return (
+        any(rule.effect is Effect.ALLOW for rule in matching)
+        and not any(rule.effect is Effect.DENY and rule.covers_all_resources for rule in matching)
+        and is_in_scope(scopes=scopes, action=action)
+    )
+
+
+def is_in_scope(*, scopes: tuple[str, ...], action: str) -> bool:
+    """Whether one of the scopes has the action; no scopes have all."""
+    return not scopes or any(parse_action_pattern(scope).matches(action) for scope in scopes)

@@ -1,0 +1,100 @@
+"""Makes what tests start from: accounts, keys, roles, principals. Through the services wherever one makes it.
+
+What a test is about does not belong here, nor does anything of the apps above ``security``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.apps import apps
+from uuid_utils.compat import uuid7
+
+from protocol.domain.messages import SecurityLevel
+from security import services
+from security.domain.authorization import AccountPrincipal
+from security.domain.policy import Effect, GrantRule
+from security.models import Account, Role
+from security.services import IssuedKey
+
+_numbers = itertools.count(1)
+
+
+def ensure_builtin_roles() -> None:
+    """Make missing built-in roles again: a test with real transactions ends by emptying every table."""
+    importlib.import_module("security.migrations.0002_builtin_roles").create_builtin_roles(apps, None)
+
+
+def create_person(
+    *, username: str | None = None, roles: Sequence[str] = (), password: str | None = None, is_staff: bool = False
+) -> Account:
+    """A person; without a password, which takes a quarter of a second to hash. Sign in with ``client.force_login``."""
+    if roles:
+        ensure_builtin_roles()
+    return services.create_account(
+        username=username or f"person-{next(_numbers)}", password=password, roles=roles, is_staff=is_staff
+    )
+
+
+def create_operator(*, username: str = "operator", password: str | None = None) -> Account:
+    """A superuser of the console who has the role ``operator``."""
+    ensure_builtin_roles()
+    return services.create_account(
+        username=username, password=password, roles=["operator"], is_staff=True, is_superuser=True
+    )
+
+
+def create_service(*, username: str | None = None, roles: Sequence[str] = ("agent",)) -> Account:
+    """A service account, by default one that may run tools."""
+    ensure_builtin_roles()
+    return services.create_account(
+        username=username or f"service-{next(_numbers)}", kind=Account.Kind.SERVICE, roles=roles
+    )
+
+
+def create_role(*, grants: Sequence[GrantRule], name: str | None = None) -> Role:
+    """A role with these grants."""
+    role = Role.objects.create(name=name or f"role-{next(_numbers)}")
+    for grant in grants:
+        role.grants.create(
+            effect=grant.effect.value, action_pattern=grant.action_pattern, resource_pattern=grant.resource_pattern
+        )
+    return role
+
+
+def issue_key(
+    *, account: Account | None = None, scopes: Sequence[str] = (), expires_at: datetime | None = None
+) -> IssuedKey:
+    """A key of the account, or of a new agent; ``.secret`` is its text."""
+    return services.issue_api_key(
+        account=account or create_service(), name="test", scopes=scopes, expires_at=expires_at
+    )
+
+
+def allow(action: str, resource: str = "*:*") -> GrantRule:
+    """A rule that allows."""
+    return GrantRule(effect=Effect.ALLOW, action_pattern=action, resource_pattern=resource)
+
+
+def deny(action: str, resource: str = "*:*") -> GrantRule:
+    """A rule that denies."""
+    return GrantRule(effect=Effect.DENY, action_pattern=action, resource_pattern=resource)
+
+
+def make_principal(
+    *, grants: Sequence[GrantRule] = (), scopes: Sequence[str] = (), name: str = "agent"
+) -> AccountPrincipal:
+    """A principal that is in no database."""
+    return AccountPrincipal(
+        id=uuid7(),
+        name=name,
+        roles=(),
+        security_level_max=SecurityLevel.HIGH,
+        credential_id=uuid7(),
+        expires_at=None,
+        grants=tuple(grants),
+        scopes=tuple(scopes),
+    )
