@@ -31,18 +31,20 @@ __all__ = ["MachineContextConsumer", "drain"]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+ABORT_EXTENSION = "mcp.abort"
+"""Where our web server's scope holds the function that drops a connection whose peer does not read."""
 ABNORMAL_CLOSURE = 1006
 """RFC 6455: the socket went without a closing frame."""
 
 
-class MachineContextConsumer(AsyncConsumer):
+class MachineContextConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels has no types
     """Serves the protocol's WebSocket transport (protocol.md section 1)."""
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         hub = get_hub()
         codec = choose_codec(list(scope.get("subprotocols", ())))
-        refusal = find_refusal(scope=scope, codec=codec, hub=hub)
+        refusal = find_refusal(codec=codec, hub=hub)
         if refusal is not None or codec is None:
             await refuse(scope, send, status=refusal or 400)
             return
@@ -50,7 +52,14 @@ class MachineContextConsumer(AsyncConsumer):
         await send(
             {"type": "websocket.accept", "subprotocol": codec.subprotocol if scope.get("subprotocols") else None}
         )
-        link = Link(codec=codec, terms=get_terms(), send=send, remote_address=get_address(scope), owner=hub)
+        link = Link(
+            codec=codec,
+            terms=get_terms(),
+            send=send,
+            abort=scope.get("extensions", {}).get(ABORT_EXTENSION, {}).get("abort"),
+            remote_address=get_address(scope),
+            owner=hub,
+        )
         hub.add(link)
         close_code: int | None = ABNORMAL_CLOSURE
         try:
@@ -107,14 +116,12 @@ async def end_session(link: Link, close_code: int | None) -> None:
         return
 
 
-def find_refusal(*, scope: dict[str, Any], codec: Codec | None, hub: Hub) -> int | None:
+def find_refusal(*, codec: Codec | None, hub: Hub) -> int | None:
     """The HTTP status with which the upgrade is refused, if it is."""
     if codec is None:
         return 400
     if hub.is_draining or len(hub.links) >= settings.MCP.max_connections:
         return 503
-    if scope["scheme"] != "wss" and not settings.MCP.allow_insecure_transport and not is_loopback(get_address(scope)):
-        return 403
     return None
 
 
@@ -135,11 +142,6 @@ def get_address(scope: dict[str, Any]) -> str | None:
         return str(ipaddress.ip_address(client[0])) if client else None
     except ValueError:
         return None
-
-
-def is_loopback(address: str | None) -> bool:
-    """Whether the peer is on this machine; a Unix socket's always is."""
-    return address is None or ipaddress.ip_address(address).is_loopback
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,8 @@ import contextlib
 import logging
 import time
 import uuid
+from datetime import timedelta
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from channels.layers import get_channel_layer
@@ -32,6 +34,9 @@ POLL_SECONDS = 1.0
 SLOW_READER_SECONDS = 10.0
 HEARTBEATS_MISSED = 2
 RECONNECT_SECONDS = 1.0
+ECHO: Final = {"echo": True}
+ECHO_MISSED_SECONDS = 3.0
+DRAIN_CHECK_SECONDS = 0.02
 EXPIRE_GRACE_SECONDS = 1.0
 """How long after its deadline a command is left to whoever runs it, before the web process ends it."""
 
@@ -47,7 +52,8 @@ class Hub:
         self._wanting: set[Link] = set()
         self._delivery_wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._last_poll = self._last_seen = time.monotonic()
+        self._last_poll = self._last_seen = self._last_echo = time.monotonic()
+        self._echo: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start the hub's own tasks; again, it does nothing."""
@@ -57,9 +63,10 @@ class Hub:
 
     async def stop(self) -> None:
         """Cancel the hub's own tasks."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._echo] if self._echo is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks = []
         self.channel = ""
 
@@ -75,6 +82,10 @@ class Hub:
     def add_session(self, link: Link) -> None:
         """The link has its session: wake-ups for it are for this link."""
         self._by_session[link.session_id] = link
+
+    def get_degraded(self) -> list[str]:
+        """What this process has to do without: ``broker``, where its own wake-ups do not come back."""
+        return ["broker"] if time.monotonic() - self._last_echo > ECHO_MISSED_SECONDS else []
 
     def request_delivery(self, link: Link) -> None:
         """Read the session's outbox soon."""
@@ -100,6 +111,9 @@ class Hub:
                 await asyncio.sleep(RECONNECT_SECONDS)
 
     def _take_wakeup(self, message: dict[str, object]) -> None:
+        if message == ECHO:
+            self._last_echo = time.monotonic()
+            return
         try:
             wakeup = decode_wakeup(message)
         except (KeyError, TypeError, ValueError):
@@ -112,6 +126,17 @@ class Hub:
             link.emit_ridden(event)
         if wakeup.has_outbox:
             self.request_delivery(link)
+
+    def _send_echo(self) -> None:
+        """Wake ourselves: whether it arrives tells whether others' wake-ups do."""
+        layer = get_channel_layer()
+        if layer is not None and self.channel and (self._echo is None or self._echo.done()):
+            self._echo = asyncio.get_running_loop().create_task(self._try_echo(layer))
+
+    async def _try_echo(self, layer: Any) -> None:
+        # Whatever the broker's client raises, the echo that does not come back says it.
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(layer.send(self.channel, ECHO), timeout=ECHO_MISSED_SECONDS)
 
     # The outbox
 
@@ -151,12 +176,16 @@ class Hub:
     async def _tick(self) -> None:
         now = time.monotonic()
         for link in list(self.links):
+            if link.blocked_since is not None and now - link.blocked_since > SLOW_READER_SECONDS:
+                link.cut_off()
+                continue
             reason = get_overdue(link, now=now)
             if reason is not None:
                 link.close(reason)
         await self._expire_deferred()
         if now - self._last_poll >= POLL_SECONDS:
             self._last_poll = now
+            self._send_echo()
             for link in self.links:
                 if link.deferred:
                     self.request_delivery(link)
@@ -166,7 +195,7 @@ class Hub:
                 await get_database_threads().run(sessions.touch_sessions, session_ids=list(self._by_session))
 
     async def _expire_deferred(self) -> None:
-        deadline = timezone.now() - timezone.timedelta(seconds=EXPIRE_GRACE_SECONDS)
+        deadline = timezone.now() - timedelta(seconds=EXPIRE_GRACE_SECONDS)
         for link in list(self.links):
             for deferred in link.take_expired(deadline):
                 await get_database_threads().run(deferred.expire)
@@ -178,8 +207,6 @@ def get_overdue(link: Link, *, now: float) -> Close | None:
     limits = settings.MCP
     state = link.connection.state
     open_for = now - link.opened_tick
-    if link.blocked_since is not None and now - link.blocked_since > SLOW_READER_SECONDS:
-        return Close.OVERLOADED
     if state is State.HANDSHAKING and open_for > limits.handshake_timeout_seconds:
         return Close.DEADLINE_MISSED
     if state is State.AUTHENTICATING:
@@ -214,11 +241,12 @@ async def drain(*, timeout_seconds: float) -> None:
         link.connection.begin_drain()
         link.emit("session.draining", {"timeout_ms": int(timeout_seconds * 1000)}, correlation_id=None)
     # The last half second is for the closing frames.
-    while time.monotonic() < ends_at - 0.5 and any(link.connection.activity.pending for link in hub.links):
-        await asyncio.sleep(0.02)
+    # What is waited for has many places that end it.
+    while time.monotonic() < ends_at - 0.5 and any(link.connection.activity.pending for link in hub.links):  # noqa: ASYNC110
+        await asyncio.sleep(DRAIN_CHECK_SECONDS)
     for link in list(hub.links):
         link.close(Close.RESTARTING)
-    while time.monotonic() < ends_at and hub.links:
-        await asyncio.sleep(0.02)
+    while time.monotonic() < ends_at and hub.links:  # noqa: ASYNC110  # as above
+        await asyncio.sleep(DRAIN_CHECK_SECONDS)
     with contextlib.suppress(asyncio.CancelledError):
         await hub.stop()

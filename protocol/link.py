@@ -63,6 +63,9 @@ class Owner(Protocol):
     def add_session(self, link: Link) -> None:
         """The link has its session: wake-ups for it are for this link."""
 
+    def get_degraded(self) -> list[str]:
+        """The dependencies that this process has to do without now."""
+
     def request_delivery(self, link: Link) -> None:
         """Read the session's outbox soon."""
 
@@ -76,6 +79,7 @@ class Link:
         codec: Codec,
         terms: Terms,
         send: Send,
+        abort: Callable[[], None] | None,
         remote_address: str | None,
         owner: Owner,
     ) -> None:
@@ -99,6 +103,7 @@ class Link:
         self.session_id = uuid.UUID(int=0)
         self.client_features: frozenset[str] = frozenset()
         self._send = send
+        self._abort = abort
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
@@ -339,6 +344,7 @@ class Link:
             "last_activity": activity.last_activity,
             "latency_ms": activity.get_latency_percentiles_ms(),
             "error_count": activity.error_count,
+            "degraded": self._owner.get_degraded(),
         }
 
     # The end
@@ -348,6 +354,12 @@ class Link:
         if self.connection.state is not State.CLOSED:
             self.connection.close(reason)
             self.flush_soon()
+
+    def cut_off(self) -> None:
+        """Drop a connection whose peer does not read: a closing frame would wait behind what it has not read."""
+        self.connection.close(Close.OVERLOADED)
+        if self._abort is not None:
+            self._abort()
 
     async def stop(self) -> None:
         """Cancel this link's tasks. A command in a database thread is finished there; only its answer has no reader."""

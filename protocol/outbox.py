@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 from django.db import connection, transaction
@@ -87,7 +88,7 @@ def read_after(positions: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, list[Outbo
     prepare = Session._meta.pk.get_db_prep_value
     table = connection.ops.quote_name(OutboxMessage._meta.db_table)
     condition = " OR ".join(["(session_id = %s AND sequence > %s)"] * len(positions))
-    parameters: list[object] = []
+    parameters: list[Any] = []
     for session_id, position in positions.items():
         parameters += [prepare(session_id, connection), position]
     entries: dict[uuid.UUID, list[OutboxEntry]] = {}

@@ -38,7 +38,7 @@ class Deferred(Struct, frozen=True, kw_only=True):
 
     deadline: datetime | None
     """When ``expire`` is called if there is no answer yet."""
-    expire: Callable[[], None]
+    expire: Callable[[], object]
     """Called in a database thread; it must bring the terminal answer about."""
 
 
@@ -97,12 +97,13 @@ class Command(Struct, frozen=True, kw_only=True):
 
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-Register = Callable[[Handler], Handler]
 
 _commands: dict[str, Command] = {}
 
 
-def command(name: str, *, action: str | None = None, changes: bool = False, runs: Runs | None = None) -> Register:
+def command(
+    name: str, *, action: str | None = None, changes: bool = False, runs: Runs | None = None
+) -> Callable[[Handler], Handler]:
     """Register ``handler(context: CommandContext, arguments: SomeStruct) -> result`` under an exact name.
 
     ``action`` is a first gate: a principal to whom no grant ever gives it is refused before the arguments are decoded;

@@ -96,6 +96,8 @@ def _load_pack(config: AppConfig) -> PackFailure | None:
 
 
 def _describe(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}"
+    """The exception and its place; of a syntax error the traceback ends in the importer, not in the file."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    return f"{text} ({frames[-1].filename}:{frames[-1].lineno})"
+    return f"{type(error).__name__}: {error} ({frames[-1].filename}:{frames[-1].lineno})"

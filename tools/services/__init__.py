@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tools.adapters.python import autodiscover as load_tools
 from tools.services.acceptance import Accepted, ExecutionRequest, accept_execution
+from tools.services.calling import call_tool
 from tools.services.expiry import expire_execution, expire_overdue_executions, send_unsent_executions
 from tools.services.leases import RENEW_SECONDS, end_lease, renew_lease
 from tools.services.pipeline import run_execution
@@ -14,9 +16,11 @@ __all__ = [
     "ExecutionRequest",
     "Synchronised",
     "accept_execution",
+    "call_tool",
     "end_lease",
     "expire_execution",
     "expire_overdue_executions",
+    "load_tools",
     "renew_lease",
     "run_execution",
     "send_unsent_executions",

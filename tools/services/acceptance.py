@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -181,7 +182,7 @@ def send_execution(*, execution_id: uuid.UUID, priority: Priority, timeout_secon
             RUN_TASK,
             kwargs={"execution_id": str(execution_id)},
             queue=f"mcp.{priority.value}",
-            time_limit=timeout_seconds + KILL_GRACE_SECONDS,
+            time_limit=math.ceil(timeout_seconds + KILL_GRACE_SECONDS),
             ignore_result=True,
             retry=False,
         )

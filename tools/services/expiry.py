@@ -37,7 +37,10 @@ def expire_execution(*, execution_id: uuid.UUID) -> bool:
         state = ExecutionState(execution.state)
         never_started = state is ExecutionState.QUEUED
         message = "No worker took the run before its deadline." if never_started else "The tool did not finish in time."
-        channel = Session.objects.filter(id=execution.session_id).values_list("channel", flat=True).first()
+        channel = ""
+        if execution.session_id is not None:
+            session = Session.objects.filter(id=execution.session_id, ended_at=None).only("channel").first()
+            channel = "" if session is None else session.channel
         return finish_execution(
             execution=execution,
             from_state=state,
@@ -47,7 +50,7 @@ def expire_execution(*, execution_id: uuid.UUID) -> bool:
                 is_retryable=never_started or execution.version.is_idempotent,
             ),
             position=execution.event_count + 1,
-            channel=channel or "",
+            channel=channel,
         )
 
 

@@ -46,6 +46,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     execution: Execution
     channel: str
     """Where the asking session's owner listens; empty where nobody does."""
+    started_at: datetime
     ends_at: datetime
 
 
@@ -109,7 +110,7 @@ def claim_execution(*, execution_id: uuid.UUID, worker: str) -> Claim | None:
     ends_at = now + timedelta(seconds=execution.timeout_seconds)
     if execution.deadline is not None:
         ends_at = min(ends_at, execution.deadline)
-    return Claim(execution=execution, channel=channel, ends_at=ends_at)
+    return Claim(execution=execution, channel=channel, started_at=now, ends_at=ends_at)
 
 
 @contextlib.contextmanager
@@ -147,7 +148,7 @@ def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outc
             output = get_adapter(version.adapter).run(invocation=invocation, context=context)
         return Outcome(state=ExecutionState.SUCCEEDED, output_json=check_output(execution=execution, output=output))
     except TimeLimitReached:
-        allowed_ms = int((claim.ends_at - claim.execution.started_at).total_seconds() * 1000)
+        allowed_ms = int((claim.ends_at - claim.started_at).total_seconds() * 1000)
         return Outcome(
             state=ExecutionState.TIMED_OUT,
             error=ExecutionTimeout(f"The tool did not finish within {allowed_ms} ms."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import msgspec
 from django.db import transaction
@@ -72,7 +73,7 @@ class ProgressRecorder:
         pending, self._pending = self._pending, []
         return pending
 
-    def _send(self, data: dict[str, object], position: int) -> None:
+    def _send(self, data: Mapping[str, object], position: int) -> None:
         session_id = self._execution.session_id
         second = int(time.monotonic())
         if second != self._second:
