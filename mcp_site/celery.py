@@ -20,6 +20,8 @@ app = Celery("mcp", set_as_current=True)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.task_queues = [Queue(name) for name in QUEUES]
 app.autodiscover_tasks()
+# By name, as they need the apps loaded.
+app.steps["worker"].update({"mcp_site.worker_steps:ToolsStep", "mcp_site.worker_steps:LeaseStep"})
 
 
 @worker_init.connect(weak=False)

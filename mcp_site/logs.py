@@ -1,4 +1,4 @@
-"""How a log record is written: one line, so that no message can pass for another record."""
+"""How log records are written, and which are not."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ import time
 from typing import ClassVar
 
 
+class ReadinessFilter(logging.Filter):
+    """Drops Django's line for each 503 of ``/readyz``: it is asked every second, and logs its changes itself."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return getattr(getattr(record, "request", None), "path", None) != "/readyz"
+
+
 class LineFormatter(logging.Formatter):
-    """``2026-11-20T16:31:00.123Z INFO tools.services: text``; a traceback follows, each of its lines indented."""
+    """``2026-11-20T16:31:00.123Z INFO tools.services: text``; a traceback follows, each of its lines indented.
+
+    No message can pass for another record: what would begin a line or move the cursor is escaped.
+    """
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"

@@ -323,7 +323,7 @@ class ApiKeyAdmin(ModelAdmin):
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
         """The page with the key's text, not a redirect: on the way there it would lie in a cookie or a session."""
-        response = TemplateResponse(
+        return TemplateResponse(
             request,
             self.issued_template,
             {
@@ -334,8 +334,6 @@ class ApiKeyAdmin(ModelAdmin):
                 "secret": cast("IssuingRequest", request).issued_key.secret,
             },
         )
-        response.headers["Cache-Control"] = "no-store"
-        return response
 
     @admin.action(description="Revoke", permissions=["revoke"])
     def revoke_selected(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:

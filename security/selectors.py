@@ -90,11 +90,6 @@ def list_accounts_keyed_by(*, actor: Account) -> QuerySet[Account]:
     return accounts if actor.is_superuser else accounts.filter(pk=actor.pk)
 
 
-def list_api_keys(*, account: Account) -> QuerySet[ApiKey]:
-    """The account's keys, newest first, in whatever state."""
-    return ApiKey.objects.filter(account=account).order_by("-created_at")
-
-
 def filter_api_keys(keys: QuerySet[ApiKey], *, state: KeyState, now: datetime) -> QuerySet[ApiKey]:
     """Those of the keys that are in the state at ``now``, as ``domain.api_keys.get_key_state`` has it."""
     is_expired = Q(revoked_at__isnull=True, expires_at__lte=now)

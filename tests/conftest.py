@@ -1,13 +1,38 @@
-"""What every test may use. Processes that a fixture starts are in ``tests/services.py``."""
+"""What every test may use. How the services are run is in ``tests/services.py``."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 
 import pytest
 from django.conf import settings
+
+from tests.services import Product, run_product, run_valkey
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove this process's data folder."""
     shutil.rmtree(settings.MCP.data_dir, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of the shared product on one process, so that it is started once."""
+    for item in items:
+        if "product" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("product"))
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """An embedded Valkey where this process's settings look for the broker: channel layer and Celery work."""
+    assert settings.BROKER_SOCKET is not None
+    with run_valkey(socket=settings.BROKER_SOCKET, data_dir=settings.MCP.data_dir):
+        yield settings.REDIS_URL
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """The real product, started once for all tests of this process; what a test changes in it, it changes back."""
+    with run_product(tmp_path_factory.mktemp("product") / "var") as product:
+        yield product

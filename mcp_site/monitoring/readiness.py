@@ -7,11 +7,12 @@ waits for the same answer, so that no number of callers adds to the load.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from celery import current_app
@@ -21,6 +22,8 @@ from redis.exceptions import RedisError
 
 from protocol.database_threads import run_with_connections
 from tools.selectors import count_live_workers
+
+logger = logging.getLogger(__name__)
 
 CHECK_SECONDS: Final = 2.0
 REUSE_SECONDS: Final = 0.25
@@ -93,6 +96,7 @@ class Prober:
     def __init__(self) -> None:
         self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=f"check-{name}") for name in CHECKS}
         self._failed_since: dict[str, datetime] = {}
+        self._seen_ok: set[str] = set()
         self._running: asyncio.Task[Readiness] | None = None
         self._finished_at = 0.0
         self.is_draining = False
@@ -108,9 +112,9 @@ class Prober:
         found = await asyncio.gather(*(self._check(name) for name in CHECKS))
         self._finished_at = time.monotonic()
         checks = dict(zip(CHECKS, found, strict=True))
-        is_ok = not self.is_draining and all(check.status == "ok" for check in found)
         if self.is_draining:
             return Readiness(status="draining", checks=checks)
+        is_ok = all(check.status == "ok" for check in found)
         return Readiness(status="ok" if is_ok else "unavailable", checks=checks)
 
     async def _check(self, name: str) -> Check:
@@ -128,11 +132,22 @@ class Prober:
         except (DatabaseError, BrokerError, RedisError, OSError):
             error = "unreachable"
         latency_ms = round((time.perf_counter() - started) * 1000, 1)
+        self._note(name, error=error)
         if not error:
-            self._failed_since.pop(name, None)
             return Check(status="ok", latency_ms=latency_ms, live=result)
-        since = self._failed_since.setdefault(name, datetime.now(UTC))
+        since = self._failed_since[name]
         return Check(status="failed", latency_ms=latency_ms, error=error, since=_show_time(since))
+
+    def _note(self, name: str, *, error: str) -> None:
+        """Keep since when it fails, and log its changes; before a first success it is only starting."""
+        if error and name not in self._failed_since:
+            self._failed_since[name] = datetime.now(UTC)
+            if name in self._seen_ok:
+                logger.warning("not ready: %s: %s", name, error)
+        elif not error:
+            if self._failed_since.pop(name, None) is not None and name in self._seen_ok:
+                logger.warning("ready again: %s", name)
+            self._seen_ok.add(name)
 
 
 def _show_time(moment: datetime) -> str:
@@ -159,6 +174,3 @@ def announce_drain() -> None:
 def encode(readiness: Readiness) -> bytes:
     """As JSON."""
     return msgspec.json.encode(readiness)
-
-
-__all__: list[Any] = ["Check", "Prober", "Readiness", "announce_drain", "encode", "get_prober"]

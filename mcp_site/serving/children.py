@@ -39,6 +39,7 @@ class Child:
         self._output = output
         self._process: subprocess.Popen[bytes] | None = None
         self._exited = asyncio.Event()
+        self._write = output.write if plan.is_shown else output.record
         self._is_stopping = False
         self._splitter = LineSplitter()
         self._started_at = 0.0
@@ -133,7 +134,7 @@ class Child:
         except BlockingIOError:
             return
         for line in self._splitter.feed(chunk):
-            self._output.write(self.plan.name, line)
+            self._write(self.plan.name, line)
         if not chunk:
             asyncio.get_running_loop().remove_reader(self._get_pipe())
 
@@ -144,9 +145,9 @@ class Child:
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(descriptor, CHUNK_BYTES):
                 for line in self._splitter.feed(chunk):
-                    self._output.write(self.plan.name, line)
+                    self._write(self.plan.name, line)
         for line in self._splitter.finish():
-            self._output.write(self.plan.name, line)
+            self._write(self.plan.name, line)
         assert self._process is not None and self._process.stdout is not None  # noqa: S101, PT018  # asked for in start
         self._process.stdout.close()
 

@@ -34,8 +34,12 @@ class Output:
 
     def write(self, name: str, line: str) -> None:
         """One line of the process, to the console and its file."""
-        self._get_file(name).handle(logging.makeLogRecord({"msg": "%s", "args": (line,)}))
+        self.record(name, line)
         self._show(f"{name:<{NAME_WIDTH}} | {line}")
+
+    def record(self, name: str, line: str) -> None:
+        """One line of the process, to its file alone."""
+        self._get_file(name).handle(logging.makeLogRecord({"msg": "%s", "args": (line,)}))
 
     def announce(self, text: str) -> None:
         """Text for the console alone: what is in no file may be a secret."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-WEB_STAGE, SCHEDULER_STAGE, WORKER_STAGE = 0, 1, 2
-"""Processes are stopped stage by stage; the broker after all of them."""
+WEB_STAGE, SCHEDULER_STAGE, WORKER_STAGE, BROKER_STAGE = range(4)
+"""Processes are stopped stage by stage."""
 
 
 class ProcessPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +22,8 @@ class ProcessPlan(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...]
     stage: int
     inherits_listener: bool = False
+    is_shown: bool = True
+    """Whether its lines go to the console, or to its file alone."""
 
 
 class BrokerPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The scheduler process: Celery beat over the schedule in the database."""
+"""The scheduler process: Celery beat over the schedule in the database, housekeeping done on the spot."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from mcp_site.errors import StartRefused
-from mcp_site.serving.plan import WORKER_STAGE, BrokerPlan, ProcessPlan
+from mcp_site.serving.plan import BROKER_STAGE, BrokerPlan, ProcessPlan
 from mcp_site.settings.secrets import make_private_directory
 
 MAX_MEMORY: Final = "256mb"
@@ -57,4 +57,5 @@ def make_broker_plan(*, socket: Path, data_dir: Path, parent_pid: int) -> Broker
     }
     program = (find_server(), *(part for option in options.items() for part in option))
     command = (sys.executable, "-m", "mcp_site.serving.parent", str(parent_pid), *program)
-    return BrokerPlan(process=ProcessPlan(name="valkey", command=command, stage=WORKER_STAGE + 1), socket=str(socket))
+    process = ProcessPlan(name="valkey", command=command, stage=BROKER_STAGE, is_shown=False)
+    return BrokerPlan(process=process, socket=str(socket))

@@ -20,6 +20,7 @@ from mcp_site.serving.listener import bind_listener
 from mcp_site.serving.parts import PartOptions
 from mcp_site.serving.preflight import check_transport, make_tls_context
 from mcp_site.serving.transport import guard_transport
+from mcp_site.serving.websocket import BoundedWebSocketProtocol
 from protocol import consumers
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ def run(options: PartOptions) -> int:
         guard_transport(application, environment=environment),
         loop="uvloop",
         http=http,
-        ws="websockets-sansio",
+        ws=BoundedWebSocketProtocol,
         ws_max_size=environment.max_message_size_bytes,
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_SECONDS,

@@ -93,6 +93,7 @@ TEMPLATES: list[dict[str, Any]] = [
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_MAX_AGE = 3600
+WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
@@ -163,8 +164,11 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 # Nothing uses it: workers are seen by their leases, runs are cancelled by their rows.
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
-CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
-CELERY_BEAT_SCHEDULE: dict[str, Any] = {}
+CELERY_BEAT_SCHEDULER = "mcp_site.scheduling:HousekeepingScheduler"
+CELERY_BEAT_SCHEDULE: dict[str, Any] = {
+    "look after executions": {"task": "tools.look_after_executions", "schedule": 5.0},
+    "expire sessions": {"task": "protocol.expire_sessions", "schedule": 30.0},
+}
 CELERY_DB_REUSE_MAX = 10_000
 
 # Security
@@ -213,11 +217,13 @@ LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "mcp_site.logs.LineFormatter"}},
+    "filters": {"readiness": {"()": "mcp_site.logs.ReadinessFilter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": MCP.log_level.upper()},
     "loggers": {
         # Django's own handlers would print a second time.
         "django": {"handlers": [], "propagate": True},
+        "django.request": {"filters": ["readiness"]},
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "uvicorn": {"level": "WARNING"},
         # At INFO these two write a line for each task.

@@ -63,8 +63,9 @@ def fill_in_secrets(environment: Environment) -> Environment:
 
 
 def make_private_directory(path: Path) -> None:
-    """Make the folder, and those above it; the folder itself only its owner can open."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Make the folder, and the one above it where that is missing; only their owner can open them."""
+    path.parent.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
     path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
     if stat.S_IMODE(path.stat().st_mode) != DIRECTORY_MODE:
         path.chmod(DIRECTORY_MODE)

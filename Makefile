@@ -1,0 +1,43 @@
+# The commands of this project. `make help` lists them.
+#
+# PYTHON may name another interpreter (3.11 or newer): make run PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+IN := $(VENV)/bin/
+DATA := $${MCP_DATA_DIR:-var}
+
+# What `make run` needs, and what the suite and the linters need beside it.
+RUNTIME := requirements.txt
+DEVELOPMENT := requirements-dev.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format stop reset runtime development
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1@/' | column -t -s@ 2>/dev/null \
+		|| grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST)
+
+run: runtime ## set up what is missing, then start everything; Ctrl-C stops it
+	@export MCP_WORKSPACE="$${MCP_WORKSPACE:-$(CURDIR)/docs}"; exec $(IN)python manage.py serve
+
+test: development ## run the whole suite; it brings its own services
+	@exec $(IN)pytest -n 2 --dist loadgroup $(ARGS)
+
+lint: development ## ruff, mypy, import-linter, djlint, missing migrations, Django's deployment checks
+	@exec .ci/lint
+
+format: development ## let ruff and djlint rewrite what they can
+	@$(IN)ruff check --fix . && $(IN)ruff format . && $(IN)djlint --quiet --reformat templates
+
+stop: ## stop what `make run` started
+	@if [ -x $(IN)python ]; then exec $(IN)python -m mcp_site.serving.stop "$(DATA)"; else echo "nothing is installed here"; fi
+
+reset: ## delete all state (accounts, keys, runs, logs); asks first
+	@exec .ci/reset "$(DATA)"
+
+runtime:
+	@.ci/install $(PYTHON) $(VENV) $(RUNTIME)
+
+development:
+	@.ci/install $(PYTHON) $(VENV) $(DEVELOPMENT)
