@@ -31,10 +31,10 @@ format: development ## let ruff and djlint rewrite what they can
 	@$(IN)ruff check --fix . && $(IN)ruff format . && $(IN)djlint --quiet --reformat templates
 
 stop: ## stop what `make run` started
-	@if [ -x $(IN)python ]; then exec $(IN)python -m mcp_site.serving.stop "$(DATA)"; else echo "nothing is installed here"; fi
+	@exec $(PYTHON) -m mcp_site.serving.stop "$(DATA)"
 
 reset: ## delete all state (accounts, keys, runs, logs); asks first
-	@exec .ci/reset "$(DATA)"
+	@exec $(PYTHON) -m mcp_site.serving.reset "$(DATA)"
 
 runtime:
 	@.ci/install $(PYTHON) $(VENV) $(RUNTIME)

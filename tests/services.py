@@ -121,7 +121,8 @@ class Product:
         def is_ready() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, f"it ended:\n{self.output}"
-            return run_file.exists()
+            # One that was killed leaves its file; make's child writes its own pid.
+            return run_file.exists() and self.run_file["pid"] in {process.pid for process in self.list_processes()}
 
         try:
             wait_until(is_ready, seconds=START_SECONDS, what="readiness")

@@ -12,6 +12,8 @@ import msgspec
 
 WEB_STAGE, SCHEDULER_STAGE, WORKER_STAGE, BROKER_STAGE = range(4)
 """Processes are stopped stage by stage."""
+RUN_FILE = "serve.json"
+"""In ``<data_dir>/run/`` while all is ready."""
 
 
 class ProcessPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,9 +10,10 @@ from typing import NoReturn
 from django.conf import settings
 
 from mcp_site.serving.listener import bind_listener
-from mcp_site.serving.lock import acquire_lock, write_holder
+from mcp_site.serving.lock import acquire_lock
 from mcp_site.serving.parts import PartOptions
 from mcp_site.serving.plan import (
+    RUN_FILE,
     SCHEDULER_STAGE,
     WEB_STAGE,
     WORKER_STAGE,
@@ -39,7 +40,9 @@ def run(options: PartOptions) -> NoReturn:
     """
     environment = options.environment
     prepare_data_dir(environment)
-    lock = acquire_lock(environment.data_dir / "serve.lock")
+    lock = acquire_lock(environment.data_dir)
+    # One that was killed left it there.
+    (environment.data_dir / "run" / RUN_FILE).unlink(missing_ok=True)
     check_transport(environment)
     listener = bind_listener(host=environment.bind, port=environment.port)
     address = Address(
@@ -47,12 +50,12 @@ def run(options: PartOptions) -> NoReturn:
         port=listener.getsockname()[1],
         has_tls=environment.tls_cert is not None,
     )
-    write_holder(lock, address=address.url)
+    lock.write_holder(address=address.url)
     first_run_dir = prepare_database(environment)
-    os.set_inheritable(lock, True)  # noqa: FBT003  # takes no keyword
+    os.set_inheritable(lock.descriptor, True)  # noqa: FBT003  # takes no keyword
     plan = Plan(
         data_dir=str(environment.data_dir),
-        lock_descriptor=lock,
+        lock_descriptor=lock.descriptor,
         listener_descriptor=listener.fileno(),
         address=address,
         broker=_plan_broker(environment),

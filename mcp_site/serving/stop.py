@@ -5,7 +5,7 @@ It needs neither Django nor the settings, so that it works whatever is wrong wit
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import signal
 import sys
@@ -13,41 +13,34 @@ import time
 from pathlib import Path
 from typing import Final
 
-POLL_SECONDS: Final = 0.05
+from mcp_site.serving.lock import POLL_SECONDS, LockFile, open_lock
+
 WAIT_SECONDS: Final = 60.0
 
 
 def stop(data_dir: Path) -> str:
     """What was done, for the person who asked."""
-    try:
-        descriptor = os.open(data_dir / "serve.lock", os.O_RDWR)
-    except FileNotFoundError:
+    lock = open_lock(data_dir)
+    if lock is None or lock.try_lock():
         return "nothing runs here"
-    if _is_free(descriptor):
-        return "nothing runs here"
-    pid = os.pread(descriptor, 32, 0).decode().partition("\n")[0]
-    if not pid.isdecimal():
-        sys.exit(f"error: {data_dir / 'serve.lock'} names no process")
+    holder = lock.read_holder().pid
+    if holder is None:
+        sys.exit(f"error: {lock.path} names no process")
     try:
-        os.kill(int(pid), signal.SIGTERM)
-    except ProcessLookupError:
-        pass
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(holder, signal.SIGTERM)
     except PermissionError:
-        sys.exit(f"error: process {pid} is another user's")
-    give_up_at = time.monotonic() + WAIT_SECONDS
-    while not _is_free(descriptor):
-        if time.monotonic() >= give_up_at:
-            sys.exit(f"error: process {pid} did not stop within {WAIT_SECONDS:g} s")
-        time.sleep(POLL_SECONDS)
+        sys.exit(f"error: process {holder} is another user's")
+    _wait_until_free(lock, holder)
     return "stopped"
 
 
-def _is_free(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _wait_until_free(lock: LockFile, holder: int) -> None:
+    give_up_at = time.monotonic() + WAIT_SECONDS
+    while not lock.try_lock():
+        if time.monotonic() >= give_up_at:
+            sys.exit(f"error: process {holder} did not stop within {WAIT_SECONDS:g} s")
+        time.sleep(POLL_SECONDS)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import msgspec
 from mcp_site.errors import StartRefused
 from mcp_site.serving.children import Child
 from mcp_site.serving.output import Output
-from mcp_site.serving.plan import Plan, ProcessPlan, read_plan
+from mcp_site.serving.plan import RUN_FILE, Plan, ProcessPlan, read_plan
 from mcp_site.serving.probes import can_reach_broker, read_readiness
 
 READY_SECONDS: Final = 90.0
@@ -29,7 +29,6 @@ POLL_SECONDS: Final = 0.05
 MAX_FAILURES_AT_START: Final = 3
 STAGE_SECONDS: Final = 0.5
 """What each stage after the first has beyond the drain before it is killed."""
-RUN_FILE: Final = "serve.json"
 
 
 class RunFile(msgspec.Struct, frozen=True, kw_only=True):

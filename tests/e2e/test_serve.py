@@ -47,6 +47,12 @@ def find_child(product: Product, part: str) -> psutil.Process | None:
     return None
 
 
+def list_all(product: Product) -> list[psutil.Process]:
+    """Supervisor, valkey, web, scheduler, worker and its two children, once all are there."""
+    wait_until(lambda: len(product.list_processes()) >= 7, what="all processes")
+    return product.list_processes()
+
+
 def is_ready(product: Product) -> bool:
     try:
         return product.get("readyz")[0] == 200
@@ -122,8 +128,7 @@ def test_any_other_part_that_dies_is_started_again(own: Product, part: str) -> N
 
 
 def test_sigterm_stops_all_in_order_and_the_next_start_is_fast(own: Product) -> None:
-    processes = own.list_processes()
-    assert len(processes) >= 6, "supervisor, valkey, web, scheduler, worker and its children"
+    processes = list_all(own)
     assert own.stop() < STOP_SECONDS
     assert own.process is not None
     assert own.process.returncode == 0
@@ -137,7 +142,7 @@ def test_sigterm_stops_all_in_order_and_the_next_start_is_fast(own: Product) -> 
 
 
 def test_kill_9_leaves_no_process_and_the_next_start_works(own: Product) -> None:
-    processes = own.list_processes()
+    processes = list_all(own)
     assert own.process is not None
     own.process.kill()
     own.process.wait(STOP_SECONDS)
@@ -148,7 +153,7 @@ def test_kill_9_leaves_no_process_and_the_next_start_works(own: Product) -> None
 
 
 def test_a_second_ctrl_c_does_not_wait(own: Product) -> None:
-    processes = own.list_processes()
+    processes = list_all(own)
     worker = find_child(own, "worker")
     assert worker is not None
     worker.suspend()

@@ -190,7 +190,7 @@ def takes_variable_named(**texts: str) -> str: ...  # type: ignore[empty-body]
 def takes_positional_only(text: str, /) -> str: ...  # type: ignore[empty-body]
 def lacks_annotation(text) -> str: ...  # type: ignore[no-untyped-def, empty-body]
 def lacks_return(text: str): ...  # type: ignore[no-untyped-def]
-def has_unknown_type(text: NoSuchType) -> str: ...  # type: ignore[name-defined]  # noqa: F821
+def has_unknown_type(text: NoSuchType) -> str: ...  # type: ignore[name-defined, empty-body]  # noqa: F821
 def has_type_without_json(path: Path) -> str: ...  # type: ignore[empty-body]
 def has_callable(call: Callable[[], None]) -> str: ...  # type: ignore[empty-body]
 def returns_type_without_json(text: str) -> complex: ...  # type: ignore[empty-body]
