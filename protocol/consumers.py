@@ -19,7 +19,8 @@ from django.conf import settings
 from protocol import sessions
 from protocol.database_threads import get_database_threads
 from protocol.domain.codec import Codec, choose_codec
-from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived, Terms
+from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived
+from protocol.domain.handshake import Terms
 from protocol.domain.messages import Limits, ServerInfo
 from protocol.errors import MCPError
 from protocol.hub import Hub, drain, get_hub

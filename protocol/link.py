@@ -22,7 +22,8 @@ from protocol import dispatch, ports, sessions
 from protocol.database_threads import get_database_threads
 from protocol.domain.activity import Stage
 from protocol.domain.codec import Codec
-from protocol.domain.connection import AuthenticationReceived, CommandReceived, Connection, Terms
+from protocol.domain.connection import AuthenticationReceived, CommandReceived, Connection
+from protocol.domain.handshake import Terms
 from protocol.domain.messages import AuthenticationAnswer, MessageType, PrincipalInfo, ResponsePayload
 from protocol.domain.states import Close, State
 from protocol.errors import AuthenticationFailed, MCPError, TokenExpired

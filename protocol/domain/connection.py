@@ -16,31 +16,25 @@ import msgspec
 
 from protocol.domain.activity import Activity, PendingCommand
 from protocol.domain.codec import Codec, decode_metadata
+from protocol.domain.handshake import Terms, negotiate
 from protocol.domain.messages import (
     AUTHENTICATION_METHODS,
-    PROTOCOL_VERSION,
-    SUPPORTED_FEATURES,
-    SUPPORTED_VERSIONS,
     Authentication,
     AuthenticationAnswer,
-    AuthenticationOffer,
     ClientInfo,
     CommandPayload,
     Envelope,
     ErrorPayload,
     EventPayload,
-    HandshakeAnswer,
     HandshakeRequest,
     Heartbeat,
     HeartbeatAnswer,
-    Limits,
     MessageType,
     Metadata,
     OutgoingMessage,
     OutgoingMetadata,
     ResponsePayload,
     SecurityLevel,
-    ServerInfo,
     describe_field_error,
 )
 from protocol.domain.states import EXPECTED, Close, Event, State, get_next_state
@@ -92,14 +86,6 @@ class HeartbeatReceived(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ReceivedEvent = CommandReceived | AuthenticationReceived | HeartbeatReceived
-
-
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server offers to every connection."""
-
-    server: ServerInfo
-    limits: Limits
-    minimum_level: SecurityLevel = SecurityLevel.STANDARD
 
 
 class Connection:
@@ -277,43 +263,14 @@ class Connection:
 
     def _shake_hands(self, envelope: Envelope, frame: bytes) -> None:
         request = self._decode_payload(envelope, HandshakeRequest)
-        if not any(version in SUPPORTED_VERSIONS for version in request.protocol_versions):
-            raise VersionUnsupported(details={"supported": SUPPORTED_VERSIONS})
-        self._check_agreeable(request)
-        self.features = frozenset(request.features) & frozenset(SUPPORTED_FEATURES)
+        agreement = negotiate(request=request, terms=self.terms, connection_id=self.connection_id)
         self.client = request.client
+        self.features = agreement.features
+        self.max_in_flight = agreement.answer.limits.max_in_flight
         self._peer_max_size = request.max_message_size
-        limits = self.terms.limits
-        if request.max_in_flight is not None:
-            self.max_in_flight = min(limits.max_in_flight, request.max_in_flight)
-            limits = msgspec.structs.replace(limits, max_in_flight=self.max_in_flight)
-        answer = HandshakeAnswer(
-            protocol_version=PROTOCOL_VERSION,
-            server=self.terms.server,
-            connection_id=self.connection_id,
-            security_level=self.security_level,
-            features=tuple(feature for feature in SUPPORTED_FEATURES if feature in self.features),
-            limits=limits,
-            authentication=AuthenticationOffer(methods=AUTHENTICATION_METHODS),
-        )
         self._move(Event.SHOOK_HANDS)
         self._handshake_digest.update(frame)
-        self._handshake_digest.update(self._send(MessageType.HANDSHAKE, answer, correlation_id=envelope.id))
-
-    def _check_agreeable(self, request: HandshakeRequest) -> None:
-        level = request.security_level
-        if level is not None and level.rank > SecurityLevel.STANDARD.rank:
-            raise FeatureNotAgreed(
-                "This server offers no level above standard.",
-                details={"path": "payload.security_level", "offered": SecurityLevel.STANDARD.value},
-            )
-        if request.state_sync:
-            raise FeatureNotAgreed("This server synchronises no state.", details={"path": "payload.state_sync"})
-        for name, offer in request.extensions.items():
-            if offer.required:
-                raise FeatureNotAgreed(
-                    "A required extension is not here.", details={"path": "payload.extensions", "extension": name[:100]}
-                )
+        self._handshake_digest.update(self._send(MessageType.HANDSHAKE, agreement.answer, correlation_id=envelope.id))
 
     def accept_authentication(self, message_id: str, answer: AuthenticationAnswer) -> None:
         """Answer credentials that were found good; the first time, the connection becomes ready."""
