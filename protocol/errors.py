@@ -9,7 +9,7 @@
 
 A code is added by subclassing here or in an app's ``errors.py``: the class is the row of the table, its docstring's
 first line the default message. What does not belong here: close codes (``protocol.domain.states``) and how an error
-looks on the wire (``protocol.domain.connection.describe_error``).
+looks on the wire (``protocol.domain.messages.describe_error``).
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from protocol.domain.messages import (
     OutgoingMetadata,
     ResponsePayload,
     SecurityLevel,
+    describe_error,
     describe_field_error,
 )
 from protocol.domain.states import EXPECTED, Close, Event, State, get_next_state
@@ -387,16 +388,3 @@ class Connection:
 
     def _move(self, event: Event) -> None:
         self.state = get_next_state(self.state, event)
-
-
-def describe_error(error: MCPError, *, trace_id: str) -> ErrorPayload:
-    """The error as the wire tells it (section 8)."""
-    return ErrorPayload(
-        code=error.code,
-        category=error.category,
-        message=error.message,
-        retryable=error.retryable,
-        retry_after_ms=error.retry_after_ms,
-        details=dict(error.details),
-        trace_id=trace_id,
-    )

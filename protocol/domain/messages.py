@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from protocol.errors import MCPError
+
 PROTOCOL_VERSION = "1.1"
 SUPPORTED_VERSIONS = ("1.1",)
 SUPPORTED_FEATURES = ("progress",)
@@ -232,3 +234,16 @@ def describe_field_error(error: msgspec.ValidationError) -> tuple[str, str]:
     """What is wrong and where: msgspec's message in two, e.g. ``("Expected `int`, got `str`", "limit")``."""
     reason, _, path = str(error).partition(" - at `$")
     return reason, path.rstrip("`").lstrip(".")
+
+
+def describe_error(error: MCPError, *, trace_id: str) -> ErrorPayload:
+    """The error as the wire tells it (section 8)."""
+    return ErrorPayload(
+        code=error.code,
+        category=error.category,
+        message=error.message,
+        retryable=error.retryable,
+        retry_after_ms=error.retry_after_ms,
+        details=dict(error.details),
+        trace_id=trace_id,
+    )

@@ -23,8 +23,7 @@ from django.utils import timezone
 from msgspec import Struct
 
 from protocol import outbox
-from protocol.domain.connection import describe_error
-from protocol.domain.messages import ErrorPayload, ResponsePayload
+from protocol.domain.messages import ErrorPayload, ResponsePayload, describe_error
 from protocol.errors import MCPError
 from protocol.models import Session
 from tools.adapters import Invocation, get_adapter
