@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_init, worker_process_init
-from django.db import connections
+from celery.signals import task_prerun, worker_init, worker_process_init
+from django.db import close_old_connections, connections
 from kombu import Queue
 
 from mcp_site.serving.parent import end_with_parent
@@ -31,6 +31,12 @@ def keep_connections(**_: Any) -> None:
         database = connections.settings[alias]
         database["CONN_MAX_AGE"] = None
         database["OPTIONS"].pop("pool", None)
+
+
+@task_prerun.connect(weak=False)
+def drop_broken_connections(**_: Any) -> None:
+    """What a kept connection needs, as Celery looks at none: one that the database closed is not used again."""
+    close_old_connections()
 
 
 @worker_process_init.connect(weak=False)

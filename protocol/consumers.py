@@ -25,7 +25,6 @@ from protocol.domain.messages import Limits, ServerInfo
 from protocol.errors import MCPError
 from protocol.hub import Hub, drain, get_hub
 from protocol.link import Link
-from protocol.outbox import acknowledge
 
 __all__ = ["MachineContextConsumer", "drain"]
 
@@ -93,8 +92,8 @@ async def serve_link(link: Link, receive: Receive) -> int | None:
             link.start_command(event)
         elif type(event) is AuthenticationReceived:
             link.start_authentication(event)
-        elif type(event) is HeartbeatReceived and 0 < event.ack <= link.position:
-            await get_database_threads().run(acknowledge, session_id=link.session_id, sequence=event.ack)
+        elif type(event) is HeartbeatReceived:
+            link.delivery.acknowledge(event.ack)
         if connection.has_output():
             await link.flush()
         await link.wait_for_room()

@@ -152,7 +152,7 @@ class Hub:
                 self._wanting |= wanting & self.links
 
     async def _deliver_to(self, wanting: set[Link]) -> None:
-        positions = {link.session_id: link.position for link in wanting}
+        positions = {link.session_id: link.delivery.position for link in wanting}
         found = await get_database_threads().run(outbox.read_after, positions)
         for link in wanting:
             entries = found.get(link.session_id)
@@ -189,16 +189,27 @@ class Hub:
             for link in self.links:
                 if link.deferred:
                     self.request_delivery(link)
+            await self._acknowledge()
         if now - self._last_seen >= sessions.SEEN_INTERVAL_SECONDS:
             self._last_seen = now
             if self._by_session:
                 await get_database_threads().run(sessions.touch_sessions, session_ids=list(self._by_session))
 
+    async def _acknowledge(self) -> None:
+        news = {link: link.delivery.acknowledged for link in self.links if link.delivery.acknowledged > link.forgotten}
+        if news:
+            await get_database_threads().run(
+                outbox.acknowledge, {link.session_id: sequence for link, sequence in news.items()}
+            )
+            for link, sequence in news.items():
+                link.forgotten = sequence
+
     async def _expire_deferred(self) -> None:
         deadline = timezone.now() - timedelta(seconds=EXPIRE_GRACE_SECONDS)
         for link in list(self.links):
-            for deferred in link.take_expired(deadline):
+            for message_id, deferred in link.get_expired(deadline).items():
                 await get_database_threads().run(deferred.expire)
+                link.settle_expired(message_id)
                 self.request_delivery(link)
 
 

@@ -22,11 +22,12 @@ from protocol import dispatch, ports, sessions
 from protocol.database_threads import get_database_threads
 from protocol.domain.activity import Stage
 from protocol.domain.codec import Codec
-from protocol.domain.connection import AuthenticationReceived, CommandReceived, Connection
+from protocol.domain.connection import OVERLOAD_RETRY_MS, AuthenticationReceived, CommandReceived, Connection
+from protocol.domain.delivery import Delivery
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import AuthenticationAnswer, MessageType, PrincipalInfo, ResponsePayload
 from protocol.domain.states import Close, State
-from protocol.errors import AuthenticationFailed, MCPError, TokenExpired
+from protocol.errors import AuthenticationFailed, MCPError, Overloaded, TokenExpired
 from protocol.outbox import OutboxEntry
 from protocol.registry import Command, CommandContext, Deferred, Recorded
 from protocol.wakeups import RiddenEvent
@@ -97,8 +98,9 @@ class Link:
         self.opened_tick = self.seen_tick = time.monotonic()
         """When the socket opened, and when its peer last said anything; monotonic seconds."""
         self.blocked_since: float | None = None
-        self.position = 0
-        """The last numbered message that was sent."""
+        self.delivery = Delivery()
+        self.forgotten = 0
+        """Up to where the outbox knows that the client has everything."""
         self.deferred: dict[str, Deferred] = {}
         self.principal: ports.Principal | None = None
         self.session_id = uuid.UUID(int=0)
@@ -128,6 +130,8 @@ class Link:
                 raise TokenExpired
             event.pending.stage = Stage.RESOLUTION
             command = dispatch.resolve(name=event.command, principal=principal)
+            if command.is_changing:
+                self._check_acknowledged()
             event.pending.stage = Stage.VALIDATION
             arguments = dispatch.decode_arguments(command=command, codec=connection.codec, raw=event.arguments)
             timeout_ms = event.metadata.timeout_ms or connection.terms.limits.timeout_ms
@@ -155,6 +159,14 @@ class Link:
             return
         self._start(self._run_command(command, context, arguments))
 
+    def _check_acknowledged(self) -> None:
+        if self.delivery.is_full():
+            raise Overloaded(
+                "Too many numbered messages are unacknowledged; send a heartbeat with ack.",
+                retry_after_ms=OVERLOAD_RETRY_MS,
+                details={"sequence": self.delivery.position},
+            )
+
     async def _run_command(self, command: Command, context: CommandContext, arguments: Any) -> None:
         connection = self.connection
         try:
@@ -176,7 +188,7 @@ class Link:
         await self.flush()
 
     def _settle_recorded(self, message_id: str, result: Recorded) -> None:
-        if result.sequence == self.position + 1:
+        if result.sequence == self.delivery.position + 1:
             entry = OutboxEntry(
                 sequence=result.sequence, kind=MessageType.RESPONSE, correlation_id=message_id, payload=result.payload
             )
@@ -261,27 +273,28 @@ class Link:
 
     def deliver(self, entries: list[OutboxEntry]) -> None:
         """Send numbered messages, ascending; what was sent before is passed over, and a gap stops at it."""
+        delivery = self.delivery
         for entry in entries:
-            if entry.sequence <= self.position:
+            if entry.sequence <= delivery.position:
                 continue
-            if entry.sequence != self.position + 1:
-                logger.error("Session %s: message %d is missing", self.session_id, self.position + 1)
+            if entry.sequence != delivery.position + 1:
+                logger.error("Session %s: message %d is missing", self.session_id, delivery.position + 1)
                 break
-            self.position = entry.sequence
+            delivery.record_sent(sequence=entry.sequence, size_bytes=len(entry.payload))
             self.deferred.pop(entry.correlation_id, None)
             self.connection.deliver(
                 entry.kind, entry.payload, correlation_id=entry.correlation_id, sequence=entry.sequence
             )
 
-    def take_expired(self, now: datetime) -> list[Deferred]:
-        """The deferred answers whose deadline has passed; each is given out once."""
-        expired = [key for key, entry in self.deferred.items() if entry.deadline is not None and entry.deadline <= now]
-        taken = []
-        for key in expired:
-            entry = self.deferred[key]
-            self.deferred[key] = Deferred(deadline=None, expire=entry.expire)
-            taken.append(entry)
-        return taken
+    def get_expired(self, now: datetime) -> dict[str, Deferred]:
+        """The deferred answers whose deadline has passed, by their command's id."""
+        return {key: entry for key, entry in self.deferred.items() if entry.deadline and entry.deadline <= now}
+
+    def settle_expired(self, message_id: str) -> None:
+        """The deadline was acted upon: the answer is on its way through the outbox."""
+        entry = self.deferred.get(message_id)
+        if entry is not None:
+            self.deferred[message_id] = Deferred(deadline=None, expire=entry.expire)
 
     async def flush(self) -> None:
         """Send what the connection has to send, in order, then close if it asks for that. One flush runs at a time."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 from django.db import connection, transaction
-from django.utils import timezone
 from msgspec import Struct
 
 from protocol import wakeups
@@ -108,12 +107,12 @@ def read_after(positions: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, list[Outbo
     return entries
 
 
-def acknowledge(*, session_id: uuid.UUID, sequence: int) -> None:
-    """Forget what the client says that it has."""
+def acknowledge(positions: Mapping[uuid.UUID, int]) -> None:
+    """Forget what the clients of these sessions say that they have."""
     with transaction.atomic():
-        Session.objects.filter(id=session_id, last_sequence__gte=sequence, acknowledged_sequence__lt=sequence).update(
-            acknowledged_sequence=sequence, seen_at=timezone.now()
-        )
-        OutboxMessage.objects.filter(
-            session_id=session_id, sequence__lte=sequence, session__last_sequence__gte=sequence
-        ).delete()
+        # In ascending order, as everywhere where several sessions' rows are locked.
+        for session_id, sequence in sorted(positions.items()):
+            Session.objects.filter(id=session_id, acknowledged_sequence__lt=sequence).update(
+                acknowledged_sequence=sequence
+            )
+            OutboxMessage.objects.filter(session_id=session_id, sequence__lte=sequence).delete()

@@ -131,10 +131,15 @@ class Execution(models.Model):
                 | (~Q(state__in=sorted(TERMINAL_STATES)) & Q(finished_at=None)),
                 name="execution_finished_iff_terminal",
             ),
+            # A message id names one command of its session; its answer could not be told from another's.
+            models.UniqueConstraint(
+                fields=["session_id", "message_id"], condition=Q(session_id__isnull=False), name="execution_message"
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["-created_at"], name="execution_created"),
             models.Index(fields=["requested_by", "-created_at"], name="execution_requester"),
+            models.Index(fields=["finished_at"], name="execution_finished"),
             models.Index(fields=["state", "created_at"], condition=Q(finished_at=None), name="execution_unfinished"),
         ]
 

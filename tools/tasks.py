@@ -21,3 +21,9 @@ def look_after_executions() -> None:
     """Send what was never sent, end what is overdue."""
     services.send_unsent_executions()
     services.expire_overdue_executions()
+
+
+@shared_task(name="tools.purge_executions")
+def purge_executions() -> None:
+    """Forget what ended before the retention time."""
+    services.purge_executions()

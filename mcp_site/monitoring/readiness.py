@@ -21,6 +21,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
 from protocol.database_threads import run_with_connections
+from protocol.errors import StorageUnavailable
 from tools.selectors import count_live_workers
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class Prober:
             error = "timeout"
         except CheckFailed as failure:
             error = str(failure)
-        except (DatabaseError, BrokerError, RedisError, OSError):
+        except (StorageUnavailable, DatabaseError, BrokerError, RedisError, OSError):
             error = "unreachable"
         latency_ms = round((time.perf_counter() - started) * 1000, 1)
         self._note(name, error=error)

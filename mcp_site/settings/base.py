@@ -120,7 +120,7 @@ def _make_database() -> dict[str, Any]:
             "TEST": {"NAME": MCP.data_dir / "test.sqlite3"},
         }
     try:
-        database = dict(dj_database_url.parse(MCP.database_url, conn_max_age=0))
+        database = dict(dj_database_url.parse(MCP.database_url, conn_max_age=0, conn_health_checks=True))
     except ValueError as error:
         raise BadEnvironment("DATABASE_URL: this is not a database's URL") from error
     options = {"pool": {"min_size": 1, "max_size": 2 * MCP.database_threads + 2, "timeout": 10}}
@@ -167,6 +167,7 @@ CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_BEAT_SCHEDULER = "mcp_site.scheduling:HousekeepingScheduler"
 CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "look after executions": {"task": "tools.look_after_executions", "schedule": 5.0},
+    "purge executions": {"task": "tools.purge_executions", "schedule": 3600.0},
     "expire sessions": {"task": "protocol.expire_sessions", "schedule": 30.0},
 }
 CELERY_DB_REUSE_MAX = 10_000

@@ -116,6 +116,9 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     max_tool_timeout_seconds: Annotated[
         float, Meta(gt=0, le=86_400, description="The longest timeout that a tool may state.")
     ] = 600
+    execution_retention_days: Annotated[
+        int, Meta(ge=1, le=36_500, description="How long a run that has ended is kept.")
+    ] = 365
     max_output_size_bytes: Annotated[
         int, Meta(ge=1024, le=64 * 1024 * 1024, description="The largest output of a tool, as JSON.")
     ] = 1_048_576

@@ -1,4 +1,4 @@
-"""Tools over the workspace's files: listing, reading, searching. What keeps them to it is ``tools.builtin.workspace``."""
+"""Tools over the workspace's files: list, read, search. What keeps them to it is ``tools.builtin.workspace``."""
 
 from __future__ import annotations
 

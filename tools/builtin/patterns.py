@@ -17,6 +17,8 @@ from tools.authoring import ToolError
 
 MAX_PATTERN_CHARACTERS = 1_000
 MAX_PATTERN_MEMORY_BYTES = 4 * 1024 * 1024
+MAX_GROUPS = 20
+"""What a search costs grows with the groups: with 150 a hostile pattern took 10 s of a megabyte, uninterruptibly."""
 
 Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_PATTERN_CHARACTERS)]
 Glob = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_PATTERN_CHARACTERS)]
@@ -102,13 +104,18 @@ def _compile(pattern: str, options: Any) -> Regexp:
     if _SINGLE_BYTE.search(pattern):
         raise ToolError(r"The pattern is not valid: \C is not supported.")
     try:
-        return re2.compile(pattern, options)
+        regexp = re2.compile(pattern, options)
     except re2.error as error:
         reason = error.args[0] if error.args else b""
         text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
         raise ToolError(f"The pattern is not valid: {text}.") from error
     except UnicodeEncodeError as error:
         raise ToolError("The pattern is not valid: it is not Unicode text.") from error
+    if regexp.groups > MAX_GROUPS:
+        raise ToolError(
+            f"The pattern is not valid: it has more than {MAX_GROUPS} groups; write '(?:…)' where none is read."
+        )
+    return regexp
 
 
 def _translate_glob(glob: str) -> str:

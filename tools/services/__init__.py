@@ -9,6 +9,7 @@ from tools.services.expiry import expire_execution, expire_overdue_executions, s
 from tools.services.leases import RENEW_SECONDS, end_lease, renew_lease
 from tools.services.pipeline import run_execution
 from tools.services.registration import Synchronised, synchronise_tools
+from tools.services.retention import purge_executions
 
 __all__ = [
     "RENEW_SECONDS",
@@ -21,6 +22,7 @@ __all__ = [
     "expire_execution",
     "expire_overdue_executions",
     "load_tools",
+    "purge_executions",
     "renew_lease",
     "run_execution",
     "send_unsent_executions",

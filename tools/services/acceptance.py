@@ -6,11 +6,12 @@ where it cannot be reached the reconciler sends it later.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -19,14 +20,14 @@ import msgspec
 import rfc8785
 from celery import current_app
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerUnavailable
 from msgspec import Struct
 
 from protocol import outbox, ports
 from protocol.domain.messages import Priority, ResponsePayload
-from protocol.errors import AccessDenied
+from protocol.errors import AccessDenied, DuplicateId
 from protocol.ports import Principal, Resource
 from tools import selectors
 from tools.domain.schemas import find_violations, get_violation_details
@@ -80,6 +81,7 @@ def accept_execution(
         ToolUnavailable: it is disabled, or its code is not there.
         ToolQuarantined: its definition changed without a new version.
         InvalidInput: the input does not satisfy the version's schema; ``details.path``.
+        DuplicateId: the session has used the message id for another run.
     """
     version = selectors.get_tool_version(principal=request.principal, name=request.tool, version=request.version)
     check_runnable(principal=request.principal, version=version)
@@ -103,7 +105,7 @@ def accept_execution(
         event_count=1,
     )
     update = timeline.describe_update(execution_id=execution.id, state=ExecutionState.QUEUED, attempt=0, position=1)
-    with transaction.atomic():
+    with refuse_duplicate(execution), transaction.atomic():
         execution.save(force_insert=True)
         timeline.make_state_event(
             execution_id=execution.id, position=1, state=ExecutionState.QUEUED, attempt=0, at=now
@@ -120,6 +122,20 @@ def accept_execution(
             )
         )
     return Accepted(execution_id=execution.id, update=update, recorded=recorded)
+
+
+@contextlib.contextmanager
+def refuse_duplicate(execution: Execution) -> Iterator[None]:
+    """Refuse a message id that its session has used for another run: its answer could not be told from the other's."""
+    try:
+        yield
+    except IntegrityError as error:
+        if (
+            execution.session_id is not None
+            and Execution.objects.filter(session_id=execution.session_id, message_id=execution.message_id).exists()
+        ):
+            raise DuplicateId("This session has used the message id for another run.") from error
+        raise
 
 
 def check_runnable(*, principal: Principal, version: ToolVersion) -> None:
