@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 import uuid
@@ -47,7 +48,7 @@ def make_id() -> str:
 
 def make_trace_id() -> str:
     """32 hexadecimal digits, as W3C Trace Context has them."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def get_now() -> datetime:
