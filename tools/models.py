@@ -114,7 +114,10 @@ class Execution(models.Model):
     trace_id = models.CharField(max_length=32)
     timeout_seconds = models.FloatField(help_text="How long one attempt may run.")
     deadline = models.DateTimeField(null=True, help_text="When a waiting caller no longer does.")
-    worker = models.CharField(max_length=200, blank=True)
+    worker = models.CharField(max_length=200, blank=True, help_text="The lease that the attempt stands under.")
+    not_before = models.DateTimeField(null=True, help_text="When a lost run may be tried again.")
+    cancel_mode = models.CharField(max_length=10, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     sent_at = models.DateTimeField(null=True, help_text="When it was last handed to the broker.")
     started_at = models.DateTimeField(null=True)
@@ -140,6 +143,7 @@ class Execution(models.Model):
             models.Index(fields=["-created_at"], name="execution_created"),
             models.Index(fields=["requested_by", "-created_at"], name="execution_requester"),
             models.Index(fields=["finished_at"], name="execution_finished"),
+            models.Index(fields=["worker"], condition=Q(state="running"), name="execution_worker"),
             models.Index(fields=["state", "created_at"], condition=Q(finished_at=None), name="execution_unfinished"),
         ]
 

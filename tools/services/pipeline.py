@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -30,11 +29,14 @@ from tools.adapters import Invocation, get_adapter
 from tools.authoring import ToolContext
 from tools.domain.schemas import find_violations, get_violation_details
 from tools.domain.states import ExecutionState
-from tools.errors import ExecutionFailed, ExecutionTimeout, InvalidOutput
+from tools.domain.supervision import get_end
+from tools.errors import ExecutionCancelled, ExecutionFailed, ExecutionTimeout, InvalidOutput
 from tools.models import Execution, ExecutionEvent
 from tools.services import timeline
+from tools.services.interruption import CancelRequested, TimeLimitReached, interruptible
+from tools.services.scratch import make_scratch
+from tools.services.processes import kill_descendants
 from tools.services.progress import ProgressRecorder
-from tools.services.time_limit import TimeLimitReached, time_limit
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ def run_execution(*, execution_id: uuid.UUID, worker: str) -> None:
     )
     with allocate(claim) as scratch:
         outcome = run_tool(claim=claim, scratch=scratch, recorder=recorder)
+    failpoint("finish.before")
     record_outcome(claim=claim, outcome=outcome, recorder=recorder)
 
 
@@ -106,21 +109,18 @@ def claim_execution(*, execution_id: uuid.UUID, worker: str) -> Claim | None:
                 events=[timeline.ride_update(execution=execution, state=ExecutionState.RUNNING, position=position)],
                 has_outbox=False,
             )
-    ends_at = now + timedelta(seconds=execution.timeout_seconds)
-    if execution.deadline is not None:
-        ends_at = min(ends_at, execution.deadline)
+    ends_at = get_end(started_at=now, timeout_seconds=execution.timeout_seconds, deadline=execution.deadline)
     return Claim(execution=execution, channel=channel, started_at=now, ends_at=ends_at)
 
 
 @contextlib.contextmanager
 def allocate(claim: Claim) -> Iterator[Path]:
-    """A private scratch folder for the run, removed after it."""
-    root = settings.MCP.data_dir / "scratch"
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{claim.execution.id}-", dir=root))
+    """A private scratch folder for the run; after it that is removed, and whatever processes the tool left."""
+    scratch = make_scratch(execution=claim.execution)
     try:
         yield scratch
     finally:
+        kill_descendants()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -143,7 +143,7 @@ def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outc
     )
     remaining = (claim.ends_at - timezone.now()).total_seconds()
     try:
-        with time_limit(seconds=remaining):
+        with interruptible(seconds=remaining):
             output = get_adapter(version.adapter).run(invocation=invocation, context=context)
         return Outcome(state=ExecutionState.SUCCEEDED, output_json=check_output(execution=execution, output=output))
     except TimeLimitReached:
@@ -153,6 +153,8 @@ def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outc
             error=ExecutionTimeout(f"The tool did not finish within {allowed_ms} ms."),
             is_retryable=version.is_idempotent,
         )
+    except CancelRequested:
+        return Outcome(state=ExecutionState.CANCELLED, error=ExecutionCancelled())
     except MCPError as error:
         return Outcome(state=ExecutionState.FAILED, error=error, is_retryable=error.retryable)
     except Exception as error:

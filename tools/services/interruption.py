@@ -1,0 +1,72 @@
+"""Ending Python code from within its own process: after a time limit, or when the worker's parent says that it is cancelled.
+
+Both are signals that raise in the main thread between two bytecodes, so that a loop without any I/O ends too. Code that stays
+in C past them is ended by the parent, which kills the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+CANCEL_SIGNAL = signal.SIGUSR2
+"""What the parent sends to a child whose run is cancelled. Outside a run it does nothing."""
+
+
+class RunInterrupted(BaseException):
+    """The run must end now. Not an ``Exception``: a tool that catches those must not outlive it."""
+
+
+class TimeLimitReached(RunInterrupted):
+    """The limit passed."""
+
+
+class CancelRequested(RunInterrupted):
+    """Somebody cancelled the run."""
+
+
+@contextlib.contextmanager
+def interruptible(*, seconds: float) -> Iterator[None]:
+    """Raise ``TimeLimitReached`` in the body after that time, ``CancelRequested`` when the parent says so.
+
+    Only in a process's main thread, which is where a worker runs tools. Once one was raised, the other is not.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("Only a process's main thread can be interrupted")
+    if seconds <= 0:
+        raise TimeLimitReached
+    previous = {
+        signal.SIGALRM: signal.signal(signal.SIGALRM, _raise_time_limit_reached),
+        CANCEL_SIGNAL: signal.signal(CANCEL_SIGNAL, _raise_cancel_requested),
+    }
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        _disarm()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def ignore_cancellations() -> None:
+    """Called once in a new worker process: a cancellation that comes between two runs has nothing to end."""
+    signal.signal(CANCEL_SIGNAL, signal.SIG_IGN)
+
+
+def _disarm() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.signal(CANCEL_SIGNAL, signal.SIG_IGN)
+
+
+def _raise_time_limit_reached(_signal_number: int, _frame: FrameType | None) -> None:
+    _disarm()
+    raise TimeLimitReached
+
+
+def _raise_cancel_requested(_signal_number: int, _frame: FrameType | None) -> None:
+    _disarm()
+    raise CancelRequested
