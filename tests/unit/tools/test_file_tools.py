@@ -306,7 +306,13 @@ def test_as_the_worker_calls_them_inputs_and_outputs_satisfy_the_published_schem
     assert specification.is_idempotent
     assert specification.input_schema["properties"].get("context") is None
     assert find_violations(schema=specification.input_schema, instance=value) == []
-    invocation = Invocation(entry_point=specification.entry_point, tool=name, version="1.0.0", input=value)
+    invocation = Invocation(
+        entry_point=specification.entry_point,
+        tool=name,
+        version="1.0.0",
+        definition_hash=specification.definition_hash,
+        input=value,
+    )
     output = get_adapter(specification.adapter).run(invocation=invocation, context=context)
     assert find_violations(schema=specification.output_schema, instance=output) == []
 
