@@ -8,3 +8,6 @@ from django.apps import AppConfig
 class ToolsConfig(AppConfig):
     name = "tools"
     verbose_name = "Tools and runs"
+
+    def ready(self) -> None:
+        import tools.checks  # noqa: F401  # registers them

@@ -92,7 +92,8 @@ class Execution(models.Model):
         QUEUE = "queue", "queue"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    tool = models.ForeignKey(Tool, on_delete=models.PROTECT, related_name="executions")
+    # Indexed in Meta, together with what lists are ordered and filtered by; likewise ``requested_by``.
+    tool = models.ForeignKey(Tool, on_delete=models.PROTECT, related_name="executions", db_index=False)
     version = models.ForeignKey(ToolVersion, on_delete=models.PROTECT, related_name="executions")
     definition_hash = models.CharField(max_length=64, help_text="Of the version, when the run was accepted.")
     state = models.CharField(max_length=20, default=ExecutionState.QUEUED.value)
@@ -108,7 +109,9 @@ class Execution(models.Model):
     event_count = models.PositiveIntegerField(default=0, help_text="The position of the last event of its timeline.")
     progress_fraction = models.FloatField(null=True)
     progress_message = models.CharField(max_length=500, blank=True)
-    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="executions")
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="executions", db_index=False
+    )
     session_id = models.UUIDField(null=True, help_text="The session that asked for it.")
     message_id = models.CharField(max_length=64, blank=True, help_text="The command that asked for it.")
     trace_id = models.CharField(max_length=32)
@@ -140,8 +143,12 @@ class Execution(models.Model):
             ),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["-created_at"], name="execution_created"),
-            models.Index(fields=["requested_by", "-created_at"], name="execution_requester"),
+            # With what lists are filtered by, so that a filter that matches little reads the index and not the rows.
+            models.Index(fields=["-created_at", "state", "priority", "mode"], name="execution_created"),
+            models.Index(fields=["tool", "-created_at", "state"], name="execution_tool"),
+            models.Index(fields=["requested_by", "-created_at", "state"], name="execution_requester"),
+            models.Index(fields=["message_id"], name="execution_message_id"),
+            models.Index(fields=["trace_id"], name="execution_trace_id"),
             models.Index(fields=["finished_at"], name="execution_finished"),
             models.Index(fields=["worker"], condition=Q(state="running"), name="execution_worker"),
             models.Index(fields=["state", "created_at"], condition=Q(finished_at=None), name="execution_unfinished"),

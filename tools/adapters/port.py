@@ -16,6 +16,8 @@ class Invocation:
     """As the version's specification has it."""
     tool: str
     version: str
+    definition_hash: str
+    """Of the definition that the run was accepted with."""
     input: Any
     """JSON, as Python's builtins."""
 

@@ -78,6 +78,8 @@ def _get_declaration(invocation: Invocation) -> Declaration:
     declaration = get_declaration(name=invocation.tool, version=invocation.version)
     if declaration is None or declaration.specification.entry_point != invocation.entry_point:
         raise ToolUnavailable("The tool's code is not loaded in this worker.")
+    if declaration.specification.definition_hash != invocation.definition_hash:
+        raise ToolUnavailable("This worker has another definition of the tool; it needs the server's code.")
     return declaration
 
 

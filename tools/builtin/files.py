@@ -15,7 +15,16 @@ from typing import Annotated, BinaryIO, NamedTuple
 import msgspec
 
 from tools.authoring import ToolContext, ToolError, tool
-from tools.builtin.patterns import Glob, Match, Pattern, Regexp, compile_for_lines, compile_glob, find_matches
+from tools.builtin.patterns import (
+    Glob,
+    Match,
+    Pattern,
+    Regexp,
+    can_search,
+    compile_for_lines,
+    compile_glob,
+    find_matches,
+)
 from tools.builtin.workspace import Entry, EntryKind, Parts, Walk, Workspace, is_exact, parse_path, show_path
 
 MAX_LISTED = 1_000
@@ -77,7 +86,9 @@ class FileMatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class SkippedFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     binary: Annotated[int, msgspec.Meta(description="Not UTF-8 text.")]
-    too_large: Annotated[int, msgspec.Meta(description=f"Above {MAX_SEARCHED_FILE_BYTES} bytes.")]
+    too_large: Annotated[
+        int, msgspec.Meta(description=f"Above {MAX_SEARCHED_FILE_BYTES} bytes, or too much for so large a pattern.")
+    ]
     unreadable: Annotated[int, msgspec.Meta(description="Not permitted, or gone meanwhile.")]
 
 
@@ -190,7 +201,7 @@ def search_files(
     )
 
 
-class Skip(enum.StrEnum):
+class Skip(enum.Enum):
     """Why a file is not searched."""
 
     BINARY = "binary"
@@ -219,6 +230,8 @@ class _Search:
 
     def add_file(self, workspace: Workspace, parts: Parts) -> None:
         text = _read_text(workspace, parts)
+        if isinstance(text, str) and not can_search(regexp=self._regexp, text=text):
+            text = Skip.TOO_LARGE
         if isinstance(text, Skip):
             self.skipped[text] += 1
             return

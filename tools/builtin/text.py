@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from tools.authoring import ToolError, tool
-from tools.builtin.patterns import Pattern, compile_for_text, find_matches
+from tools.builtin.patterns import Pattern, can_search, compile_for_text, find_matches
 
 MAX_MATCHES = 1_000
 MAX_PIECE_CHARACTERS = 1_000
@@ -66,6 +66,8 @@ def search_text(pattern: Pattern, text: str, *, ignore_case: bool = False, max_m
         max_matches: Where to stop.
     """
     regexp = compile_for_text(pattern=pattern, ignore_case=ignore_case)
+    if not can_search(regexp=regexp, text=text):
+        raise ToolError("The pattern is too large for so long a text: repeat less in it, or search the text in parts.")
     matches: list[TextMatch] = []
     remaining_characters = MAX_ANSWER_CHARACTERS
     try:

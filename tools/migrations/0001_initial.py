@@ -96,8 +96,8 @@ class Migration(migrations.Migration):
                 ('sent_at', models.DateTimeField(help_text='When it was last handed to the broker.', null=True)),
                 ('started_at', models.DateTimeField(null=True)),
                 ('finished_at', models.DateTimeField(null=True)),
-                ('requested_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='executions', to=settings.AUTH_USER_MODEL)),
-                ('tool', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='executions', to='tools.tool')),
+                ('requested_by', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='executions', to=settings.AUTH_USER_MODEL)),
+                ('tool', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='executions', to='tools.tool')),
                 ('version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='executions', to='tools.toolversion')),
             ],
             options={
@@ -133,11 +133,23 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='execution',
-            index=models.Index(fields=['-created_at'], name='execution_created'),
+            index=models.Index(fields=['-created_at', 'state', 'priority', 'mode'], name='execution_created'),
         ),
         migrations.AddIndex(
             model_name='execution',
-            index=models.Index(fields=['requested_by', '-created_at'], name='execution_requester'),
+            index=models.Index(fields=['tool', '-created_at', 'state'], name='execution_tool'),
+        ),
+        migrations.AddIndex(
+            model_name='execution',
+            index=models.Index(fields=['requested_by', '-created_at', 'state'], name='execution_requester'),
+        ),
+        migrations.AddIndex(
+            model_name='execution',
+            index=models.Index(fields=['message_id'], name='execution_message_id'),
+        ),
+        migrations.AddIndex(
+            model_name='execution',
+            index=models.Index(fields=['trace_id'], name='execution_trace_id'),
         ),
         migrations.AddIndex(
             model_name='execution',

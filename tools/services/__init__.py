@@ -10,6 +10,7 @@ from tools.services.leases import RENEW_SECONDS, end_lease, renew_lease
 from tools.services.pipeline import run_execution
 from tools.services.registration import Synchronised, synchronise_tools
 from tools.services.retention import purge_executions
+from tools.services.switching import disable_tool, enable_tool
 
 __all__ = [
     "RENEW_SECONDS",
@@ -18,6 +19,8 @@ __all__ = [
     "Synchronised",
     "accept_execution",
     "call_tool",
+    "disable_tool",
+    "enable_tool",
     "end_lease",
     "expire_execution",
     "expire_overdue_executions",

@@ -139,6 +139,7 @@ def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outc
         entry_point=version.entry_point,
         tool=execution.tool.name,
         version=version.version,
+        definition_hash=execution.definition_hash,
         input=msgspec.json.decode(execution.input_json),
     )
     remaining = (claim.ends_at - timezone.now()).total_seconds()

@@ -27,7 +27,7 @@ TREE: dict[str, str | bytes] = {
     "README.md": "# Read me\nsearch me\n",
     "guide/first.md": "Search\nis é search\n",
     "guide/deep/second.txt": "nothing\n",
-    "image.png": b"\x89PNG\0\1search",
+    "image.bin": b"\1\0\1\0 search",
 }
 
 
@@ -42,7 +42,7 @@ def test_list_a_folder(context: ToolContext, workspace: Path) -> None:
     assert [(entry.name, entry.path, entry.type, entry.size_bytes) for entry in listing.entries] == [
         ("README.md", "README.md", "file", 20),
         ("guide", "guide", "directory", None),
-        ("image.png", "image.png", "file", 12),
+        ("image.bin", "image.bin", "file", 11),
     ]
     assert listing.path == "."
     assert listing.next_cursor is None
@@ -202,6 +202,12 @@ def test_what_is_not_text_is_said_so(context: ToolContext, workspace: Path, cont
         read_file(context, "a")
 
 
+def test_a_binary_file_is_told_by_its_beginning_too(context: ToolContext, workspace: Path) -> None:
+    write(workspace, {"a": b"\0\nplain\n"})
+    with pytest.raises(ToolError, match="binary"):
+        read_file(context, "a", start_line=2)
+
+
 def found(result: FileMatches) -> list[tuple[str, int, int, str]]:
     return [(match.path, match.line, match.column, match.text) for match in result.matches]
 
@@ -239,11 +245,13 @@ def test_a_search_stops_at_its_limits(context: ToolContext, workspace: Path, mon
     assert len(exact.matches[3].text) == files.MAX_SHOWN_LINE_CHARACTERS
     more = search_files(context, "x", max_matches=2)
     assert (len(more.matches), more.is_complete) == (2, False)
-    monkeypatch.setattr(files, "MAX_SEARCHED_FILES", 1)
-    few = search_files(context, "x")
-    assert (few.files_searched, few.is_complete) == (1, False)
-    monkeypatch.setattr(files, "MAX_ANSWER_CHARACTERS", 3)
-    assert not search_files(context, "x").is_complete
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "MAX_SEARCHED_FILES", 1)
+        few = search_files(context, "x")
+        assert (few.files_searched, few.is_complete) == (1, False)
+    monkeypatch.setattr(files, "MAX_ANSWER_CHARACTERS", 5)
+    short = search_files(context, "x")
+    assert (len(short.matches), short.is_complete) == (2, False)
 
 
 def test_what_a_search_skips_is_counted(context: ToolContext, workspace: Path) -> None:
@@ -256,6 +264,9 @@ def test_what_a_search_skips_is_counted(context: ToolContext, workspace: Path) -
     result = search_files(context, "x")
     assert found(result) == [("a", 1, 1, "x")]
     assert (result.files_searched, result.files_skipped.too_large, result.files_skipped.unreadable) == (2, 1, 0)
+    wide = search_files(context, "x|" + "[ab]{1000}" * 9)
+    assert found(wide) == [("a", 1, 1, "x")]
+    assert (wide.files_searched, wide.files_skipped.too_large) == (1, 2)
 
 
 def test_a_search_reports_its_progress(context: ToolContext, workspace: Path, reports: list[Progress]) -> None:
@@ -295,7 +306,13 @@ def test_as_the_worker_calls_them_inputs_and_outputs_satisfy_the_published_schem
     assert specification.is_idempotent
     assert specification.input_schema["properties"].get("context") is None
     assert find_violations(schema=specification.input_schema, instance=value) == []
-    invocation = Invocation(entry_point=specification.entry_point, tool=name, version="1.0.0", input=value)
+    invocation = Invocation(
+        entry_point=specification.entry_point,
+        tool=name,
+        version="1.0.0",
+        definition_hash=specification.definition_hash,
+        input=value,
+    )
     output = get_adapter(specification.adapter).run(invocation=invocation, context=context)
     assert find_violations(schema=specification.output_schema, instance=output) == []
 

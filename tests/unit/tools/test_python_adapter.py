@@ -50,8 +50,14 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 
 def call(name: str, value: object, context: ToolContext, *, version: str = "1.0.0") -> object:
-    entry_point = get_declared_tools()[f"{name}@{version}"].entry_point
-    invocation = Invocation(entry_point=entry_point, tool=name, version=version, input=value)
+    specification = get_declared_tools()[f"{name}@{version}"]
+    invocation = Invocation(
+        entry_point=specification.entry_point,
+        tool=name,
+        version=version,
+        definition_hash=specification.definition_hash,
+        input=value,
+    )
     return get_adapter("python").run(invocation=invocation, context=context)
 
 
@@ -64,6 +70,8 @@ def test_a_five_line_tool_of_an_installed_app_is_found_and_runs(
     assert get_pack_failures() == ()
     assert call("demo_label.shout", {"text": "hi"}, context) == "HI!"
 
+
+DEFINITION_HASH = "0" * 64
 
 BROKEN_PACKS = {
     "syntax": "def (",
@@ -104,10 +112,25 @@ def test_a_mended_pack_is_a_failure_no_more(install: Callable[..., modify_settin
 
 def test_only_declared_functions_are_called(context: ToolContext) -> None:
     for entry_point, name in (("os:getcwd", "os.getcwd"), ("os:getcwd", "text.count_words")):
-        invocation = Invocation(entry_point=entry_point, tool=name, version="1.0.0", input={"text": ""})
+        invocation = Invocation(
+            entry_point=entry_point, tool=name, version="1.0.0", definition_hash=DEFINITION_HASH, input={"text": ""}
+        )
         with pytest.raises(ToolUnavailable) as caught:
             get_adapter("python").run(invocation=invocation, context=context)
         assert caught.value.code == "tool.unavailable"
+
+
+def test_a_run_that_was_accepted_with_another_definition_is_not_called(context: ToolContext) -> None:
+    specification = get_declared_tools()["text.count_words@1.0.0"]
+    invocation = Invocation(
+        entry_point=specification.entry_point,
+        tool="text.count_words",
+        version="1.0.0",
+        definition_hash="0" * 64,
+        input={"text": ""},
+    )
+    with pytest.raises(ToolUnavailable):
+        get_adapter("python").run(invocation=invocation, context=context)
 
 
 def test_an_unknown_adapter_is_unavailable() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -36,9 +36,9 @@ def outside(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_descriptor_is_left_open() -> Iterator[None]:
-    before = os.listdir("/proc/self/fd")
+    before = {path.name for path in Path("/dev/fd").iterdir()}
     yield
-    assert os.listdir("/proc/self/fd") == before
+    assert {path.name for path in Path("/dev/fd").iterdir()} == before
 
 
 def read(root: Path, path: str) -> str:
@@ -52,7 +52,17 @@ def list_tree(root: Path, path: str = ".") -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "path", ["a/b.txt", "./a/./b.txt", "a//b.txt", "to_a/b.txt", "a/to_b", "absolute/b.txt", "up/b.txt"]
+    "path",
+    [
+        "a/b.txt",
+        "./a/./b.txt",
+        "a//b.txt",
+        "to_a/b.txt",
+        "a/to_b",
+        "absolute/b.txt",
+        "up/b.txt",
+        "a/deep/absolute/b.txt",
+    ],
 )
 def test_what_is_inside_is_read_also_through_links(workspace: Path, path: str) -> None:
     (workspace / "a" / "deep").mkdir(parents=True)
@@ -60,6 +70,7 @@ def test_what_is_inside_is_read_also_through_links(workspace: Path, path: str) -
     (workspace / "to_a").symlink_to("a")
     (workspace / "a" / "to_b").symlink_to("../to_a/./b.txt")
     (workspace / "absolute").symlink_to(workspace / "a")
+    (workspace / "a" / "deep" / "absolute").symlink_to(workspace / "a")
     (workspace / "up").symlink_to("a/deep/..")
     assert read(workspace, path) == "hello"
 
@@ -200,7 +211,7 @@ def test_a_folder_that_may_not_be_read_is_counted(workspace: Path) -> None:
     (workspace / "closed").mkdir(mode=0)
     (workspace / "open").mkdir()
     try:
-        os.listdir(workspace / "closed")
+        list((workspace / "closed").iterdir())
     except PermissionError:
         expected = 1
     else:
@@ -263,29 +274,75 @@ def test_no_path_and_no_link_leads_out(workspace: Path, outside: Path, path: str
     assert text.startswith("inside ")
 
 
-def test_a_folder_that_is_swapped_for_a_link_never_leads_out(workspace: Path, outside: Path) -> None:
-    """The race itself: one thread swaps a folder and a link out of the workspace while another reads through it."""
+@pytest.fixture
+def swap_after_check(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Callable[[Path], None]], None]:
+    """Have the next ``os.stat`` of that path's name put something else in its place: the worst moment of a race."""
+    check = os.stat
+
+    def arrange(path: Path, replace: Callable[[Path], None]) -> None:
+        def check_and_swap(name: Any, **options: Any) -> os.stat_result:
+            status = check(name, **options)
+            if name == path.name and options.get("dir_fd") is not None:
+                monkeypatch.setattr(os, "stat", check)
+                path.rename(path.with_name("before"))
+                replace(path)
+            return status
+
+        monkeypatch.setattr(os, "stat", check_and_swap)
+
+    return arrange
+
+
+SwapAfterCheck: TypeAlias = Callable[[Path, Callable[[Path], None]], None]
+
+
+def test_a_folder_that_becomes_a_link_between_check_and_use_is_refused(
+    workspace: Path, outside: Path, swap_after_check: SwapAfterCheck
+) -> None:
     (workspace / "a").mkdir()
     (workspace / "a" / "secret").write_text("inside")
-    (workspace / "link").symlink_to(outside)
-    is_over = threading.Event()
+    swap_after_check(workspace / "a", lambda path: path.symlink_to(outside))
+    with pytest.raises(ToolError):
+        read(workspace, "a/secret")
+    assert (workspace / "a").is_symlink()
 
-    def swap() -> None:
-        while not is_over.is_set():
-            for source, target in (("a", "spare"), ("link", "a"), ("a", "link"), ("spare", "a")):
-                os.rename(workspace / source, workspace / target)
 
-    thread = threading.Thread(target=swap)
-    thread.start()
-    outcomes = set()
-    try:
-        for _ in range(2_000):
-            try:
-                outcomes.add(read(workspace, "a/secret"))
-            except ToolError:
-                outcomes.add("refused")
-    finally:
-        is_over.set()
-        thread.join()
-    assert SECRET not in outcomes
-    assert outcomes == {"inside", "refused"}
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda path: path.symlink_to("../outside/secret"),
+        os.mkfifo,
+        Path.mkdir,
+        lambda _path: None,
+    ],
+)
+def test_a_file_that_becomes_something_else_between_check_and_use_is_refused(
+    workspace: Path, outside: Path, swap_after_check: SwapAfterCheck, replace: Callable[[Path], None]
+) -> None:
+    (workspace / "a").write_text("inside")
+    swap_after_check(workspace / "a", replace)
+    with pytest.raises(ToolError):
+        read(workspace, "a")
+    assert (workspace / "before").exists()
+
+
+def test_a_link_that_becomes_a_file_between_check_and_use_is_refused(
+    workspace: Path, swap_after_check: SwapAfterCheck
+) -> None:
+    (workspace / "b").touch()
+    (workspace / "a").symlink_to("b")
+    swap_after_check(workspace / "a", Path.touch)
+    with pytest.raises(ToolError):
+        read(workspace, "a")
+    assert (workspace / "before").is_symlink()
+
+
+def test_a_walk_does_not_enter_a_folder_that_becomes_a_link(
+    workspace: Path, outside: Path, swap_after_check: SwapAfterCheck
+) -> None:
+    (workspace / "a").mkdir()
+    swap_after_check(workspace / "a", lambda path: path.symlink_to(outside))
+    with Workspace(workspace) as opened:
+        walk = opened.walk_tree(())
+        assert [show_path(entry.parts) for entry in walk] == ["a"]
+        assert walk.skipped_directories == 1
