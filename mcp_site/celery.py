@@ -21,7 +21,7 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.task_queues = [Queue(name) for name in QUEUES]
 app.autodiscover_tasks()
 # By name, as they need the apps loaded.
-app.steps["worker"].update({"mcp_site.worker_steps:ToolsStep", "mcp_site.worker_steps:LeaseStep"})
+app.steps["worker"].update({"mcp_site.worker_steps:ToolsStep", "mcp_site.worker_steps:SupervisionStep"})
 
 
 @worker_init.connect(weak=False)
@@ -40,6 +40,11 @@ def drop_broken_connections(**_: Any) -> None:
 
 
 @worker_process_init.connect(weak=False)
-def end_with_worker(**_: Any) -> None:
-    """A worker that is killed leaves no child."""
+def prepare_child(**_: Any) -> None:
+    """A worker that is killed leaves no child, and a child's run leaves no process of its own."""
     end_with_parent(parent_pid=os.getppid())
+    # Not at the top: they need the apps loaded, and the app is imported before.
+    from tools.services import interruption, processes  # noqa: PLC0415  # as above
+
+    processes.adopt_orphans()
+    interruption.ignore_cancellations()

@@ -12,7 +12,14 @@ from django_celery_beat.schedulers import DatabaseScheduler
 
 logger = logging.getLogger(__name__)
 
-HOUSEKEEPING: Final = frozenset({"tools.look_after_executions", "tools.purge_executions", "protocol.expire_sessions"})
+HOUSEKEEPING: Final = frozenset(
+    {
+        "tools.send_waiting_executions",
+        "tools.reap_executions",
+        "tools.purge_executions",
+        "protocol.expire_sessions",
+    }
+)
 
 
 class HousekeepingScheduler(DatabaseScheduler):  # type: ignore[misc]  # the library is untyped

@@ -1,7 +1,7 @@
 """Points at which a test may have a process killed: one before and one after each commit that matters.
 
-Off unless ``MCP_FAILPOINTS`` is set, which a production's settings refuse. ``name`` kills at every hit; ``name@3`` at the third;
-several are separated by commas. The names are listed in ``NAMES``; an unknown one stops the start.
+Off unless ``MCP_FAILPOINTS`` is set, which a production's settings refuse. ``name`` kills at every hit; ``name@3`` at
+the third; several are separated by commas. The names are listed in ``NAMES``; an unknown one stops the start.
 """
 
 from __future__ import annotations

@@ -49,6 +49,13 @@ def end_session(*, session_id: uuid.UUID, close_code: int | None) -> bool:
     return is_ended
 
 
+def get_channel(*, session_id: uuid.UUID | None) -> str:
+    """Where the session's owner listens; empty where there is no session, or it has ended."""
+    if session_id is None:
+        return ""
+    return Session.objects.filter(id=session_id, ended_at=None).values_list("channel", flat=True).first() or ""
+
+
 def touch_sessions(*, session_ids: Collection[uuid.UUID]) -> None:
     """Say of these that they are connected."""
     Session.objects.filter(id__in=session_ids, ended_at=None).update(seen_at=timezone.now())

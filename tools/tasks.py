@@ -16,11 +16,18 @@ def run_execution(self: Any, *, execution_id: str) -> None:
     services.run_execution(execution_id=uuid.UUID(execution_id), worker=self.request.hostname or "")
 
 
-@shared_task(name="tools.look_after_executions")
-def look_after_executions() -> None:
-    """Send what was never sent, end what is overdue."""
-    services.send_unsent_executions()
+@shared_task(name="tools.send_waiting_executions")
+def send_waiting_executions() -> None:
+    """The reconciler: send what was never sent, and what seems lost."""
+    services.send_waiting_executions()
+
+
+@shared_task(name="tools.reap_executions")
+def reap_executions() -> None:
+    """The reaper: recover what lost its worker, end what is overdue, remove what they left."""
+    services.recover_lost_executions()
     services.expire_overdue_executions()
+    services.remove_orphaned_scratch()
 
 
 @shared_task(name="tools.purge_executions")

@@ -166,7 +166,8 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_BEAT_SCHEDULER = "mcp_site.scheduling:HousekeepingScheduler"
 CELERY_BEAT_SCHEDULE: dict[str, Any] = {
-    "look after executions": {"task": "tools.look_after_executions", "schedule": 5.0},
+    "send waiting executions": {"task": "tools.send_waiting_executions", "schedule": 2.0},
+    "reap executions": {"task": "tools.reap_executions", "schedule": 5.0},
     "purge executions": {"task": "tools.purge_executions", "schedule": 3600.0},
     "expire sessions": {"task": "protocol.expire_sessions", "schedule": 30.0},
 }

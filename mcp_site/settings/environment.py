@@ -119,6 +119,9 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     execution_retention_days: Annotated[
         int, Meta(ge=1, le=36_500, description="How long a run that has ended is kept.")
     ] = 365
+    failpoints: Annotated[
+        tuple[str, ...], Meta(description="For tests: where a process kills itself.", extra=_INTERNAL)
+    ] = ()
     max_output_size_bytes: Annotated[
         int, Meta(ge=1024, le=64 * 1024 * 1024, description="The largest output of a tool, as JSON.")
     ] = 1_048_576

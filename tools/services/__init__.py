@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 from tools.adapters.python import autodiscover as load_tools
-from tools.services.acceptance import Accepted, ExecutionRequest, accept_execution
+from tools.services.acceptance import Accepted, ExecutionRequest, accept_execution, get_execution_id
 from tools.services.calling import call_tool
-from tools.services.expiry import expire_execution, expire_overdue_executions, send_unsent_executions
-from tools.services.leases import RENEW_SECONDS, end_lease, renew_lease
+from tools.services.cancellation import cancel_execution
+from tools.services.expiry import expire_execution, expire_overdue_executions
 from tools.services.pipeline import run_execution
+from tools.services.recovery import recover_lost_executions, remove_orphaned_scratch
 from tools.services.registration import Synchronised, synchronise_tools
 from tools.services.retention import purge_executions
-from tools.services.switching import disable_tool, enable_tool
+from tools.services.sending import send_waiting_executions
+from tools.services.supervision import (
+    LEASE,
+    RENEW_SECONDS,
+    choose_measures,
+    end_lease,
+    recover_unheld_executions,
+    renew_lease,
+    take_lease,
+)
 
 __all__ = [
+    "LEASE",
     "RENEW_SECONDS",
     "Accepted",
     "ExecutionRequest",
     "Synchronised",
     "accept_execution",
     "call_tool",
-    "disable_tool",
-    "enable_tool",
+    "cancel_execution",
+    "choose_measures",
     "end_lease",
     "expire_execution",
     "expire_overdue_executions",
+    "get_execution_id",
     "load_tools",
     "purge_executions",
+    "recover_lost_executions",
+    "recover_unheld_executions",
+    "remove_orphaned_scratch",
     "renew_lease",
     "run_execution",
-    "send_unsent_executions",
+    "send_waiting_executions",
     "synchronise_tools",
+    "take_lease",
 ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import math
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -28,6 +27,7 @@ from msgspec import Struct
 from protocol import outbox, ports
 from protocol.domain.messages import Priority, ResponsePayload
 from protocol.errors import AccessDenied, DuplicateId
+from protocol.failpoints import failpoint
 from protocol.ports import Principal, Resource
 from tools import selectors
 from tools.domain.schemas import find_violations, get_violation_details
@@ -39,8 +39,6 @@ from tools.services import timeline
 logger = logging.getLogger(__name__)
 
 RUN_TASK = "tools.run_execution"
-KILL_GRACE_SECONDS = 5.0
-"""How long after its timeout a run that does not end is left before its process is killed."""
 
 
 class ExecutionRequest(Struct, frozen=True, kw_only=True):
@@ -111,6 +109,7 @@ def accept_execution(
             execution_id=execution.id, position=1, state=ExecutionState.QUEUED, attempt=0, at=now
         ).save(force_insert=True)
         recorded = record_acceptance(execution)
+        transaction.on_commit(partial(failpoint, "accept.after_commit"))
         if announce is not None:
             transaction.on_commit(partial(announce, update))
         transaction.on_commit(
@@ -118,9 +117,10 @@ def accept_execution(
                 send_execution,
                 execution_id=execution.id,
                 priority=request.priority,
-                timeout_seconds=execution.timeout_seconds,
             )
         )
+        failpoint("accept.before_commit")
+    failpoint("accept.after_send")
     return Accepted(execution_id=execution.id, update=update, recorded=recorded)
 
 
@@ -191,14 +191,17 @@ def record_acceptance(execution: Execution) -> outbox.Appended | None:
     )
 
 
-def send_execution(*, execution_id: uuid.UUID, priority: Priority, timeout_seconds: float) -> bool:
-    """Hand a queued run to the broker; ``False`` where it cannot be reached, and the row says so."""
+def send_execution(*, execution_id: uuid.UUID, priority: Priority) -> bool:
+    """Hand a queued run to the broker; ``False`` where it cannot be reached, and the row says so.
+
+    Every message has an id of its own that begins with the run's: a worker's parent tells by it which runs it has.
+    """
     try:
         current_app.send_task(
             RUN_TASK,
             kwargs={"execution_id": str(execution_id)},
             queue=f"mcp.{priority.value}",
-            time_limit=math.ceil(timeout_seconds + KILL_GRACE_SECONDS),
+            task_id=make_task_id(execution_id),
             ignore_result=True,
             retry=False,
         )
@@ -207,3 +210,16 @@ def send_execution(*, execution_id: uuid.UUID, priority: Priority, timeout_secon
         Execution.objects.filter(id=execution_id, state=ExecutionState.QUEUED.value).update(sent_at=None)
         return False
     return True
+
+
+def make_task_id(execution_id: uuid.UUID) -> str:
+    """A new message's id, as ``get_execution_id`` reads it."""
+    return f"{execution_id}/{uuid.uuid4().hex[:12]}"
+
+
+def get_execution_id(task_id: str) -> uuid.UUID | None:
+    """The run that a message is about; ``None`` where it is about something else."""
+    try:
+        return uuid.UUID(task_id.partition("/")[0])
+    except ValueError:
+        return None

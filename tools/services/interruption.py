@@ -1,7 +1,7 @@
-"""Ending Python code from within its own process: after a time limit, or when the worker's parent says that it is cancelled.
+"""Ending Python code from within its own process: after a time limit, or when it is cancelled.
 
-Both are signals that raise in the main thread between two bytecodes, so that a loop without any I/O ends too. Code that stays
-in C past them is ended by the parent, which kills the process.
+Both are signals that raise in the main thread between two bytecodes, so that a loop without any I/O ends too. Code
+that stays in C past them is ended by the parent, which kills the process.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from django.db.models import F
 from django.utils import timezone
 from msgspec import Struct
 
-from protocol import outbox
+from protocol import outbox, sessions
 from protocol.domain.messages import ErrorPayload, ResponsePayload, describe_error
 from protocol.errors import MCPError
-from protocol.models import Session
+from protocol.failpoints import failpoint
 from tools.adapters import Invocation, get_adapter
 from tools.authoring import ToolContext
 from tools.domain.schemas import find_violations, get_violation_details
@@ -34,9 +34,9 @@ from tools.errors import ExecutionCancelled, ExecutionFailed, ExecutionTimeout, 
 from tools.models import Execution, ExecutionEvent
 from tools.services import timeline
 from tools.services.interruption import CancelRequested, TimeLimitReached, interruptible
-from tools.services.scratch import make_scratch
 from tools.services.processes import kill_descendants
 from tools.services.progress import ProgressRecorder
+from tools.services.scratch import make_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def run_execution(*, execution_id: uuid.UUID, worker: str) -> None:
     )
     with allocate(claim) as scratch:
         outcome = run_tool(claim=claim, scratch=scratch, recorder=recorder)
-    failpoint("finish.before")
+    failpoint("run.after_tool")
     record_outcome(claim=claim, outcome=outcome, recorder=recorder)
 
 
@@ -97,18 +97,16 @@ def claim_execution(*, execution_id: uuid.UUID, worker: str) -> Claim | None:
             attempt=execution.attempt,
             at=now,
         ).save(force_insert=True)
-        channel = ""
+        channel = sessions.get_channel(session_id=execution.session_id)
         if execution.session_id is not None:
-            channel = (
-                Session.objects.filter(id=execution.session_id, ended_at=None).values_list("channel", flat=True).first()
-                or ""
-            )
             outbox.wake(
                 session_id=execution.session_id,
                 channel=channel,
                 events=[timeline.ride_update(execution=execution, state=ExecutionState.RUNNING, position=position)],
                 has_outbox=False,
             )
+        failpoint("claim.before_commit")
+    failpoint("claim.after_commit")
     ends_at = get_end(started_at=now, timeout_seconds=execution.timeout_seconds, deadline=execution.deadline)
     return Claim(execution=execution, channel=channel, started_at=now, ends_at=ends_at)
 
@@ -204,6 +202,8 @@ def record_outcome(*, claim: Claim, outcome: Outcome, recorder: ProgressRecorder
             progress=progress,
             channel=claim.channel,
         )
+        failpoint("finish.before_commit")
+    failpoint("finish.after_commit")
     if not is_recorded:
         logger.warning(
             "Run %s: attempt %d came late with %s; it had ended before",

@@ -1,7 +1,7 @@
 """What a tool left running: finding and ending the processes that came from one.
 
-Linux only, by ``/proc`` and by being the subreaper, which orphans of our descendants come to. Elsewhere a tool's children are
-its own affair, and the reference says so.
+Linux only, by ``/proc`` and by being the subreaper, which orphans of our descendants come to. Elsewhere a tool's
+children are its own affair, and the reference says so.
 """
 
 from __future__ import annotations

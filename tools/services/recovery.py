@@ -1,7 +1,7 @@
 """What becomes of a run whose attempt was lost: tried again, or ended as what it is. Also finding such runs.
 
-A lost attempt is one whose worker's lease has lapsed, or whose child its worker's parent no longer has. Every step is one
-conditional update on (state, attempt, worker): of a late finish, a cancellation and a recovery exactly one wins.
+A lost attempt is one whose worker's lease has lapsed, or whose child its worker's parent no longer has. Every step is
+one conditional update on (state, attempt, worker): of a late finish, a cancellation and a recovery exactly one wins.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tools.errors import ExecutionCancelled, ExecutionInterrupted, ExecutionTime
 from tools.models import Execution, WorkerLease
 from tools.services import timeline
 from tools.services.pipeline import Outcome, finish_execution
-from tools.services.scratch import iterate_scratch, remove_scratch
+from tools.services.scratch import iterate_scratch, remove_folder, remove_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +82,7 @@ def decide_outcome(*, execution: Execution) -> RetryAfter | Outcome:
     if execution.cancel_mode:
         return Outcome(state=ExecutionState.CANCELLED, error=ExecutionCancelled())
     started_at = execution.started_at or execution.created_at
-    ends_at = get_end(
-        started_at=started_at, timeout_seconds=execution.timeout_seconds, deadline=execution.deadline
-    )
+    ends_at = get_end(started_at=started_at, timeout_seconds=execution.timeout_seconds, deadline=execution.deadline)
     is_idempotent = execution.version.is_idempotent
     if timezone.now() >= ends_at and (not is_idempotent or ends_at == execution.deadline):
         return Outcome(

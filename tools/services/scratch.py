@@ -1,4 +1,4 @@
-"""The runs' private folders: ``<data_dir>/scratch/<execution>.<attempt>.<random>``, made for an attempt, removed with it."""
+"""The runs' private folders: ``<data_dir>/scratch/<execution>.<attempt>.<random>``, each for one attempt."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def remove_scratch(*, execution: Execution) -> None:
     """Remove what an attempt that cannot do so itself has left on this machine."""
     for folder in get_root().glob(f"{execution.id}.{execution.attempt}.*"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove one of them."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def iterate_scratch() -> Iterator[tuple[uuid.UUID, Path]]:

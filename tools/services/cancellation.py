@@ -1,0 +1,68 @@
+"""Cancelling a run: at once where it waits, by its worker's parent where it runs."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import transaction
+from django.utils import timezone
+
+from protocol import sessions
+from protocol.failpoints import failpoint
+from protocol.ports import Principal, Resource, get_authorizer
+from tools.domain.states import TERMINAL_STATES, ExecutionState
+from tools.domain.supervision import CancelMode
+from tools.errors import ExecutionCancelled, ExecutionNotFound
+from tools.models import Execution
+from tools.services.pipeline import Outcome, finish_execution
+
+CANCEL_EXECUTIONS = "executions.cancel"
+
+
+def cancel_execution(*, principal: Principal, execution_id: uuid.UUID, mode: CancelMode) -> bool:
+    """End a waiting run now, or ask for a running one to be ended; ``False`` where it had ended before.
+
+    A ``kill`` after a ``graceful`` is taken, the other way round it changes nothing. The run's caller gets
+    ``tool.cancelled``.
+
+    Raises:
+        ExecutionNotFound: there is none, or the principal may not cancel it.
+    """
+    execution = Execution.objects.filter(id=execution_id).first()
+    if execution is None or not get_authorizer().is_allowed(
+        principal=principal,
+        action=CANCEL_EXECUTIONS,
+        resource=Resource(kind="execution", name=str(execution_id), owner_id=execution.requested_by_id),
+    ):
+        raise ExecutionNotFound(details={"execution_id": str(execution_id)})
+    # Between the look and the update a worker may have claimed the run, so the other way is tried then.
+    while ExecutionState(execution.state) not in TERMINAL_STATES:
+        is_waiting = execution.state != ExecutionState.RUNNING
+        if _end_waiting(execution) if is_waiting else _ask_worker(execution, mode):
+            return True
+        execution = Execution.objects.get(id=execution_id)
+    return False
+
+
+def _end_waiting(execution: Execution) -> bool:
+    with transaction.atomic():
+        is_ended = finish_execution(
+            execution=execution,
+            from_state=ExecutionState(execution.state),
+            outcome=Outcome(state=ExecutionState.CANCELLED, error=ExecutionCancelled()),
+            position=execution.event_count + 1,
+            channel=sessions.get_channel(session_id=execution.session_id),
+        )
+        failpoint("cancel.before_commit")
+    failpoint("cancel.after_commit")
+    return is_ended
+
+
+def _ask_worker(execution: Execution, mode: CancelMode) -> bool:
+    asked = Execution.objects.filter(id=execution.id, state=ExecutionState.RUNNING.value, attempt=execution.attempt)
+    if mode is CancelMode.GRACEFUL:
+        asked = asked.exclude(cancel_mode=CancelMode.KILL.value)
+    if asked.update(cancel_mode=mode.value, cancel_requested_at=timezone.now()):
+        return True
+    # A kill was asked for before: as good as done.
+    return Execution.objects.filter(id=execution.id, state=ExecutionState.RUNNING.value, cancel_mode="kill").exists()
