@@ -21,16 +21,16 @@ from django.utils import timezone
 
 from protocol import dispatch, ports, sessions
 from protocol.database_threads import get_database_threads
-from protocol.domain.activity import Stage
+from protocol.domain.activity import PendingCommand, Stage
 from protocol.domain.codec import Codec
 from protocol.domain.connection import OVERLOAD_RETRY_MS, AuthenticationReceived, CommandReceived, Connection
 from protocol.domain.delivery import Delivery
 from protocol.domain.handshake import Terms
-from protocol.domain.messages import AuthenticationAnswer, MessageType, PrincipalInfo, ResponsePayload
+from protocol.domain.messages import AuthenticationAnswer, MessageType, PrincipalInfo, ResponsePayload, describe_error
 from protocol.domain.states import Close, State
-from protocol.errors import AuthenticationFailed, MCPError, Overloaded, TokenExpired
+from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, Overloaded, TokenExpired
 from protocol.outbox import OutboxEntry
-from protocol.registry import Command, CommandContext, Deferred, Recorded
+from protocol.registry import Command, CommandContext, Deferred, Recorded, Stored
 from protocol.wakeups import RiddenEvent
 
 logger = logging.getLogger(__name__)
@@ -133,6 +133,8 @@ class Link:
             command = dispatch.resolve(name=event.command, principal=principal)
             if command.is_changing:
                 self._check_acknowledged()
+            elif event.is_repeated:
+                raise DuplicateId("A command of this id is still in flight.")
             event.pending.stage = Stage.VALIDATION
             arguments = dispatch.decode_arguments(command=command, codec=connection.codec, raw=event.arguments)
             timeout_ms = event.metadata.timeout_ms or connection.terms.limits.timeout_ms
@@ -158,7 +160,7 @@ class Link:
                 trace_id=trace_id,
             )
             return
-        self._start(self._run_command(command, context, arguments))
+        self._start(self._run_command(command, context, arguments, event.pending if event.is_repeated else None))
 
     def _check_acknowledged(self) -> None:
         if self.delivery.is_full():
@@ -168,25 +170,45 @@ class Link:
                 details={"sequence": self.delivery.position},
             )
 
-    async def _run_command(self, command: Command, context: CommandContext, arguments: Any) -> None:
-        connection = self.connection
+    async def _run_command(
+        self, command: Command, context: CommandContext, arguments: Any, repeated: PendingCommand | None
+    ) -> None:
         try:
             result = await dispatch.run(command, context, arguments)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=context.trace_id, command=command.name)
-            connection.fail(context.message_id, failure, trace_id=context.trace_id)
-        else:
-            if isinstance(result, Deferred):
-                if context.message_id in connection.activity.pending:
-                    self.deferred[context.message_id] = result
-            elif isinstance(result, Recorded):
-                self._settle_recorded(context.message_id, result)
+            if repeated is None:
+                self.connection.fail(context.message_id, failure, trace_id=context.trace_id)
             else:
-                entry = connection.activity.pending.get(context.message_id)
-                if entry is not None:
-                    entry.stage = Stage.RESPONSE
-                connection.respond(context.message_id, ResponsePayload(command.name, result))
+                self.connection.repeat(context.message_id, describe_error(failure, trace_id=context.trace_id))
+        else:
+            if repeated is None:
+                self._settle_result(command, context, result)
+            else:
+                self._settle_repeated(context, result, repeated)
         await self.flush()
+
+    def _settle_result(self, command: Command, context: CommandContext, result: Any) -> None:
+        connection = self.connection
+        if isinstance(result, Deferred):
+            if context.message_id in connection.activity.pending:
+                self.deferred[context.message_id] = result
+        elif isinstance(result, Recorded):
+            self._settle_recorded(context.message_id, result)
+        elif isinstance(result, Stored):
+            self.connection.answer(context.message_id, result.payload)
+        else:
+            entry = connection.activity.pending.get(context.message_id)
+            if entry is not None:
+                entry.stage = Stage.RESPONSE
+            connection.respond(context.message_id, ResponsePayload(command.name, result))
+
+    def _settle_repeated(self, context: CommandContext, result: Any, repeated: PendingCommand) -> None:
+        if isinstance(result, Stored):
+            self.connection.repeat(context.message_id, result.payload)
+        elif context.message_id in self.connection.activity.pending:
+            # The one answer to come is sent once for each.
+            repeated.repeats += 1
 
     def _settle_recorded(self, message_id: str, result: Recorded) -> None:
         if result.sequence == self.delivery.position + 1:

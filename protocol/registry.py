@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from django.utils.module_loading import autodiscover_modules
 from msgspec import Struct
 
-from protocol.domain.messages import Priority, SecurityLevel
+from protocol.domain.messages import ErrorPayload, Priority, ResponsePayload, SecurityLevel
 from protocol.ports import Principal
 
 
@@ -48,6 +48,12 @@ class Recorded(Struct, frozen=True, kw_only=True):
     sequence: int
     payload: bytes
     """The response's payload as JSON, as in the outbox."""
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """What a command returns that was answered before: the same answer again, not numbered (section 9)."""
+
+    payload: ResponsePayload | ErrorPayload
 
 
 class Peer(Protocol):

@@ -8,12 +8,15 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from protocol.domain.messages import MessageId
 from protocol.errors import FeatureNotAgreed
-from protocol.registry import CommandContext, Deferred, Recorded, command
+from protocol.registry import CommandContext, Deferred, Recorded, Stored, command
 from tools import selectors, services
 from tools.domain.specification import MAX_NAME_LENGTH, MAX_VERSION_LENGTH
+from tools.domain.supervision import CancelMode
 from tools.models import Execution
 from tools.selectors import ExecutionView, ToolDescription, ToolPage
+from tools.services.cancellation import CANCEL_EXECUTIONS
 from tools.services.timeline import UPDATED_EVENT
 
 ToolName = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
@@ -42,6 +45,21 @@ class ExecuteArguments(Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: bool | UnsetType = UNSET
 
 
+class CancelExecutionArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    execution: uuid.UUID
+    mode: CancelMode = CancelMode.GRACEFUL
+
+
+class CancelCommandArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    id: MessageId
+    mode: CancelMode = CancelMode.GRACEFUL
+
+
+class Cancelled(Struct, frozen=True):
+    cancelled: bool
+    """Whether the run is or will be ended by it; false: it had ended before, or is not one that can be."""
+
+
 class GetExecutionArguments(Struct, frozen=True, forbid_unknown_fields=True):
     execution: uuid.UUID
     after: Annotated[int, Meta(ge=0)] = 0
@@ -67,9 +85,9 @@ def describe_tool(context: CommandContext, arguments: DescribeArguments) -> Tool
 
 
 @command("tools.execute", action="tools.execute", changes=True)
-def execute_tool(context: CommandContext, arguments: ExecuteArguments) -> Deferred | Recorded:
+def execute_tool(context: CommandContext, arguments: ExecuteArguments) -> Deferred | Recorded | Stored:
     """Run a tool: ``wait`` answers with its outcome, ``queue`` as soon as the run is accepted."""
-    refuse_unbuilt(context, arguments)
+    refuse_unbuilt(arguments)
     request = services.ExecutionRequest(
         principal=context.principal,
         tool=arguments.tool,
@@ -79,6 +97,7 @@ def execute_tool(context: CommandContext, arguments: ExecuteArguments) -> Deferr
         priority=context.priority,
         session_id=context.peer.session_id,
         message_id=context.message_id,
+        idempotency_key=context.idempotency_key,
         deadline=context.deadline,
         trace_id=context.trace_id,
     )
@@ -86,23 +105,46 @@ def execute_tool(context: CommandContext, arguments: ExecuteArguments) -> Deferr
     accepted = services.accept_execution(
         request=request, announce=partial(context.emit, UPDATED_EVENT) if is_waiting else None
     )
-    if accepted.recorded is not None:
+    if isinstance(accepted, services.Joined):
+        if accepted.answer is not None:
+            return Stored(payload=accepted.answer)
+    elif accepted.recorded is not None:
         return Recorded(sequence=accepted.recorded.entry.sequence, payload=accepted.recorded.entry.payload)
     return Deferred(
         deadline=context.deadline, expire=partial(services.expire_execution, execution_id=accepted.execution_id)
     )
 
 
-def refuse_unbuilt(context: CommandContext, arguments: ExecuteArguments) -> None:
+def refuse_unbuilt(arguments: ExecuteArguments) -> None:
     """Refuse what the protocol has and this server does not yet."""
     for name in ("context", "dry_run"):
         if getattr(arguments, name) is not UNSET:
             raise FeatureNotAgreed("This server does not have it yet.", details={"path": f"arguments.{name}"})
-    if context.idempotency_key is not None:
-        raise FeatureNotAgreed("This server does not have it yet.", details={"path": "metadata.idempotency_key"})
 
 
 @command("executions.get", action="executions.view")
 def get_execution(context: CommandContext, arguments: GetExecutionArguments) -> ExecutionView:
     """A run: state, input, outcome, progress and the events of its timeline past ``after``."""
     return selectors.get_execution(principal=context.principal, execution_id=arguments.execution, after=arguments.after)
+
+
+@command("executions.cancel", action=CANCEL_EXECUTIONS, changes=True)
+def cancel_execution(context: CommandContext, arguments: CancelExecutionArguments) -> Cancelled:
+    """End a run: ``graceful`` lets the tool's own clean-up run, ``kill`` does not."""
+    return Cancelled(
+        services.cancel_execution(
+            principal=context.principal,
+            execution_id=arguments.execution,
+            mode=arguments.mode,
+            trace_id=context.trace_id,
+        )
+    )
+
+
+@command("command.cancel")
+def cancel_command(context: CommandContext, arguments: CancelCommandArguments) -> Cancelled:
+    """End what a command of this session asked for; only a run can be ended."""
+    execution_id = selectors.find_execution_id(session_id=context.peer.session_id, message_id=arguments.id)
+    if execution_id is None:
+        return Cancelled(cancelled=False)
+    return cancel_execution(context, CancelExecutionArguments(execution=execution_id, mode=arguments.mode))

@@ -114,6 +114,9 @@ class Execution(models.Model):
     )
     session_id = models.UUIDField(null=True, help_text="The session that asked for it.")
     message_id = models.CharField(max_length=64, blank=True, help_text="The command that asked for it.")
+    idempotency_key = models.CharField(max_length=255, blank=True, help_text="The caller's; emptied after 24 hours.")
+    arguments_hash = models.CharField(max_length=64, help_text="What the same call again must have the same of.")
+    retry_of = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries")
     trace_id = models.CharField(max_length=32)
     timeout_seconds = models.FloatField(help_text="How long one attempt may run.")
     deadline = models.DateTimeField(null=True, help_text="When a waiting caller no longer does.")
@@ -141,6 +144,9 @@ class Execution(models.Model):
             models.UniqueConstraint(
                 fields=["session_id", "message_id"], condition=Q(session_id__isnull=False), name="execution_message"
             ),
+            models.UniqueConstraint(
+                fields=["requested_by", "idempotency_key"], condition=~Q(idempotency_key=""), name="execution_key"
+            ),
         ]
         indexes: ClassVar = [
             # With what lists are filtered by, so that a filter that matches little reads the index and not the rows.
@@ -156,6 +162,23 @@ class Execution(models.Model):
 
     def __str__(self) -> str:
         return f"{self.id}"
+
+
+class ExecutionWaiter(models.Model):
+    """A command that asked for a run that another command had asked for before, and waits for its answer too."""
+
+    id = models.BigAutoField(primary_key=True)
+    execution = models.ForeignKey(Execution, on_delete=models.CASCADE, related_name="waiters")
+    session_id = models.UUIDField()
+    message_id = models.CharField(max_length=64)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["session_id", "message_id"], name="execution_waiter_message"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.session_id}:{self.message_id}"
 
 
 class ExecutionEvent(models.Model):

@@ -218,6 +218,11 @@ def get_execution(*, principal: Principal, execution_id: uuid.UUID, after: int =
     )
 
 
+def find_execution_id(*, session_id: uuid.UUID, message_id: str) -> uuid.UUID | None:
+    """The run that a command of the session asked for; ``None`` where it asked for none."""
+    return Execution.objects.filter(session_id=session_id, message_id=message_id).values_list("id", flat=True).first()
+
+
 def get_progress(execution: Execution) -> ProgressView | None:
     """How far the run said that it is; ``None`` where it said nothing."""
     if execution.progress_fraction is None and not execution.progress_message:

@@ -32,5 +32,6 @@ def reap_executions() -> None:
 
 @shared_task(name="tools.purge_executions")
 def purge_executions() -> None:
-    """Forget what ended before the retention time."""
+    """Forget what ended before the retention time, and the idempotency keys of yesterday."""
     services.purge_executions()
+    services.forget_idempotency_keys()

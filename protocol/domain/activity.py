@@ -30,6 +30,8 @@ class PendingCommand:
     received_tick: float
     """By the monotonic clock, in seconds."""
     stage: Stage = Stage.VALIDATION
+    repeats: int = 0
+    """How often the client sent it again meanwhile; each gets the answer."""
 
 
 @dataclass(slots=True)

@@ -35,6 +35,7 @@ from protocol.domain.messages import (
     OutgoingMetadata,
     ResponsePayload,
     SecurityLevel,
+    StoredResponse,
     describe_error,
     describe_field_error,
 )
@@ -61,6 +62,10 @@ T = TypeVar("T")
 OVERLOAD_RETRY_MS = 50
 """When a client over its window may try again: about what an answer takes."""
 MAX_UNSENT_EVENTS = 1_024
+MAX_REPEATS = 16
+"""How often a command in flight may be sent again."""
+CANCEL_COMMAND = "command.cancel"
+"""The command that is taken although the window is full: it is what empties it."""
 _FROM_CLIENT: frozenset[MessageType] = frozenset().union(*EXPECTED.values())
 
 
@@ -73,6 +78,8 @@ class CommandReceived(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Metadata
     security_level: SecurityLevel
     pending: PendingCommand
+    is_repeated: bool
+    """Whether a command of this id is in flight already."""
 
 
 class AuthenticationReceived(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,17 +177,18 @@ class Connection:
 
     def _receive_command(self, envelope: Envelope) -> CommandReceived:
         pending = self.activity.pending
-        if envelope.id in pending:
-            raise DuplicateId("A command of this id is still in flight.")
-        if len(pending) >= self.max_in_flight:
-            raise Overloaded(
-                f"More than {self.max_in_flight} commands are in flight.", retry_after_ms=OVERLOAD_RETRY_MS
-            )
         metadata = decode_metadata(self.codec, envelope.metadata)
         level = self._check_security(envelope)
         payload = self._decode_payload(envelope, CommandPayload)
+        running = pending.get(envelope.id)
+        if running is not None and running.repeats >= MAX_REPEATS:
+            raise DuplicateId("A command of this id is still in flight.")
+        if running is None and len(pending) >= self.max_in_flight and payload.command != CANCEL_COMMAND:
+            raise Overloaded(
+                f"More than {self.max_in_flight} commands are in flight.", retry_after_ms=OVERLOAD_RETRY_MS
+            )
         assert self.activity.last_activity is not None  # noqa: S101  # set by receive()
-        entry = PendingCommand(
+        entry = running or PendingCommand(
             message_id=envelope.id,
             command=payload.command,
             received_at=self.activity.last_activity,
@@ -194,6 +202,7 @@ class Connection:
             metadata=metadata,
             security_level=level,
             pending=entry,
+            is_repeated=running is not None,
         )
 
     def _receive_control(self, envelope: Envelope, frame: bytes) -> ReceivedEvent | None:
@@ -291,6 +300,13 @@ class Connection:
         self._settle(message_id)
         self._send(MessageType.RESPONSE, payload, correlation_id=message_id, sequence=sequence)
 
+    def answer(self, message_id: str, payload: ResponsePayload | ErrorPayload) -> None:
+        """The terminal answer of a command, whichever it is."""
+        if isinstance(payload, ErrorPayload):
+            self.fail_with(message_id, payload)
+        else:
+            self.respond(message_id, payload)
+
     def fail(
         self, message_id: str | None, error: MCPError, *, trace_id: str | None = None, sequence: int | None = None
     ) -> None:
@@ -308,10 +324,12 @@ class Connection:
 
     def deliver(self, message_type: MessageType, payload: bytes, *, correlation_id: str, sequence: int) -> None:
         """Send a numbered message out of the outbox; ``payload`` is its payload as JSON."""
-        self._settle(correlation_id)
+        repeats = self._settle(correlation_id)
         if message_type is MessageType.ERROR:
             self.activity.error_count += 1
         self._send(message_type, msgspec.Raw(payload), correlation_id=correlation_id, sequence=sequence)
+        for _ in range(repeats):
+            self._send(message_type, mark_duplicate(message_type, payload), correlation_id=correlation_id)
 
     def emit(self, event: str, data: Any, *, correlation_id: str | None = None) -> bool:
         """Send an event; ``False`` where it was dropped.
@@ -351,10 +369,18 @@ class Connection:
     def has_output(self) -> bool:
         return bool(self._output)
 
-    def _settle(self, message_id: str) -> None:
+    def repeat(self, message_id: str, payload: ResponsePayload | ErrorPayload) -> None:
+        """Answer a command that was sent again while in flight; the first one's answer is still to come."""
+        message_type = MessageType.ERROR if isinstance(payload, ErrorPayload) else MessageType.RESPONSE
+        self._send(message_type, payload, correlation_id=message_id)
+
+    def _settle(self, message_id: str) -> int:
+        """Take the command as answered; how often it was sent again meanwhile."""
         entry = self.activity.pending.pop(message_id, None)
-        if entry is not None:
-            self.activity.latencies_seconds.append(self._tick() - entry.received_tick)
+        if entry is None:
+            return 0
+        self.activity.latencies_seconds.append(self._tick() - entry.received_tick)
+        return entry.repeats
 
     def _send(
         self, message_type: MessageType, payload: Any, *, correlation_id: str | None, sequence: int | None = None
@@ -388,3 +414,10 @@ class Connection:
 
     def _move(self, event: Event) -> None:
         self.state = get_next_state(self.state, event)
+
+
+def mark_duplicate(message_type: MessageType, payload: bytes) -> Any:
+    """An answer's payload (JSON) for a command that was sent again; an error has no mark."""
+    if message_type is MessageType.ERROR:
+        return msgspec.Raw(payload)
+    return msgspec.structs.replace(msgspec.json.decode(payload, type=StoredResponse), duplicate=True)

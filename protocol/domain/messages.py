@@ -211,6 +211,14 @@ class ResponsePayload(Struct, frozen=True):
     duplicate: bool | UnsetType = UNSET
 
 
+class StoredResponse(Struct, frozen=True, omit_defaults=True):
+    """A response's payload as the outbox has it, its result still encoded."""
+
+    command: str
+    result: Raw
+    duplicate: bool = False
+
+
 class EventPayload(Struct, frozen=True):
     event: str
     data: Any

@@ -7,7 +7,12 @@ ROLES = [
     (
         "agent",
         "Sees and runs every tool, sees its own executions.",
-        [("tools.view", "tool:*"), ("tools.execute", "tool:*"), ("executions.view", "execution:*@own")],
+        [
+            ("tools.view", "tool:*"),
+            ("tools.execute", "tool:*"),
+            ("executions.view", "execution:*@own"),
+            ("executions.cancel", "execution:*@own"),
+        ],
     ),
     (
         "viewer",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tools.adapters.python import autodiscover as load_tools
-from tools.services.acceptance import Accepted, ExecutionRequest, accept_execution, get_execution_id
+from tools.services.acceptance import Accepted, ExecutionRequest, Joined, accept_execution, get_execution_id
 from tools.services.calling import call_tool
 from tools.services.cancellation import cancel_execution
 from tools.services.expiry import expire_execution, expire_overdue_executions
 from tools.services.pipeline import run_execution
 from tools.services.recovery import recover_lost_executions, remove_orphaned_scratch
 from tools.services.registration import Synchronised, synchronise_tools
-from tools.services.retention import purge_executions
+from tools.services.retention import forget_idempotency_keys, purge_executions
 from tools.services.sending import send_waiting_executions
 from tools.services.supervision import (
     LEASE,
@@ -27,6 +27,7 @@ __all__ = [
     "RENEW_SECONDS",
     "Accepted",
     "ExecutionRequest",
+    "Joined",
     "Synchronised",
     "accept_execution",
     "call_tool",
@@ -35,6 +36,7 @@ __all__ = [
     "end_lease",
     "expire_execution",
     "expire_overdue_executions",
+    "forget_idempotency_keys",
     "get_execution_id",
     "load_tools",
     "purge_executions",

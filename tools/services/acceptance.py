@@ -6,11 +6,10 @@ where it cannot be reached the reconciler sends it later.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -20,21 +19,23 @@ import rfc8785
 from celery import current_app
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import F, Q
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerUnavailable
 from msgspec import Struct
 
 from protocol import outbox, ports
-from protocol.domain.messages import Priority, ResponsePayload
+from protocol.domain.messages import ErrorPayload, Priority, ResponsePayload
 from protocol.errors import AccessDenied, DuplicateId
 from protocol.failpoints import failpoint
 from protocol.ports import Principal, Resource
+from security.services import audit
 from tools import selectors
 from tools.domain.schemas import find_violations, get_violation_details
 from tools.domain.states import ExecutionState
 from tools.errors import InvalidInput, ToolQuarantined, ToolUnavailable
-from tools.models import Execution, Tool, ToolVersion
-from tools.services import timeline
+from tools.models import Execution, ExecutionWaiter, Tool, ToolVersion
+from tools.services import answers, timeline
 
 logger = logging.getLogger(__name__)
 
@@ -53,23 +54,34 @@ class ExecutionRequest(Struct, frozen=True, kw_only=True):
     priority: Priority = Priority.NORMAL
     session_id: uuid.UUID | None = None
     message_id: str = ""
+    idempotency_key: str | None = None
+    retry_of: uuid.UUID | None = None
+    """The run that this one repeats by an operator's wish."""
     deadline: datetime | None = None
     """When a waiting caller no longer does."""
     trace_id: str
 
 
 class Accepted(Struct, frozen=True, kw_only=True):
+    """A run that this call brought about."""
+
     execution_id: uuid.UUID
-    update: dict[str, Any]
-    """The data of the first ``execution.updated``."""
     recorded: outbox.Appended | None
     """The answer of ``queue`` mode, as it lies in the session's outbox."""
 
 
+class Joined(Struct, frozen=True, kw_only=True):
+    """A run that an earlier call brought about (section 9): the same id, or the same key, and the same arguments."""
+
+    execution_id: uuid.UUID
+    answer: ResponsePayload | ErrorPayload | None
+    """``None``: it is not over yet, and the caller waits for it too."""
+
+
 def accept_execution(
     *, request: ExecutionRequest, announce: Callable[[dict[str, Any]], None] | None = None
-) -> Accepted:
-    """Record the run as queued and send it on its way.
+) -> Accepted | Joined:
+    """Record the run as queued and send it on its way; the same call again gives the run of the first.
 
     ``announce`` is called on commit, before any worker can know of the run, with the data of ``execution.updated``.
 
@@ -79,13 +91,25 @@ def accept_execution(
         ToolUnavailable: it is disabled, or its code is not there.
         ToolQuarantined: its definition changed without a new version.
         InvalidInput: the input does not satisfy the version's schema; ``details.path``.
-        DuplicateId: the session has used the message id for another run.
+        DuplicateId: the message id or the key stands for another call.
     """
     version = selectors.get_tool_version(principal=request.principal, name=request.tool, version=request.version)
     check_runnable(principal=request.principal, version=version)
+    execution = make_execution(request=request, version=version)
+    try:
+        return _record(execution=execution, request=request, announce=announce)
+    except IntegrityError:
+        # Asked afterwards, as it is rare; what the constraints said decides, not a look before.
+        earlier = find_earlier(execution)
+        if earlier is None:
+            raise
+    return join_execution(earlier=earlier, again=execution)
+
+
+def make_execution(*, request: ExecutionRequest, version: ToolVersion) -> Execution:
+    """The row, not saved yet."""
     input_hash = check_input(version=version, value=request.input)
-    now = timezone.now()
-    execution = Execution(
+    return Execution(
         tool=version.tool,
         version=version,
         definition_hash=version.definition_hash,
@@ -96,46 +120,88 @@ def accept_execution(
         requested_by_id=request.principal.id,
         session_id=request.session_id,
         message_id=request.message_id,
+        idempotency_key=request.idempotency_key or "",
+        arguments_hash=hash_arguments(request=request, input_hash=input_hash),
+        retry_of_id=request.retry_of,
         trace_id=request.trace_id,
         timeout_seconds=get_timeout_seconds(version),
         deadline=request.deadline if request.mode == Execution.Mode.WAIT else None,
-        sent_at=now,
+        sent_at=timezone.now(),
         event_count=1,
     )
+
+
+def _record(
+    *, execution: Execution, request: ExecutionRequest, announce: Callable[[dict[str, Any]], None] | None
+) -> Accepted:
     update = timeline.describe_update(execution_id=execution.id, state=ExecutionState.QUEUED, attempt=0, position=1)
-    with refuse_duplicate(execution), transaction.atomic():
+    with transaction.atomic():
         execution.save(force_insert=True)
         timeline.make_state_event(
-            execution_id=execution.id, position=1, state=ExecutionState.QUEUED, attempt=0, at=now
+            execution_id=execution.id, position=1, state=ExecutionState.QUEUED, attempt=0, at=execution.created_at
         ).save(force_insert=True)
+        audit.record_event(
+            action=selectors.EXECUTE_TOOLS,
+            principal=request.principal,
+            resource=Resource(kind="tool", name=request.tool),
+            outcome="accepted",
+            trace_id=request.trace_id,
+            data={
+                "execution_id": str(execution.id),
+                "version": execution.version.version,
+                "definition_hash": execution.definition_hash,
+                "input_hash": execution.input_hash,
+            },
+        )
         recorded = record_acceptance(execution)
+        failpoint("accept.before_commit")
         transaction.on_commit(partial(failpoint, "accept.after_commit"))
         if announce is not None:
             transaction.on_commit(partial(announce, update))
-        transaction.on_commit(
-            partial(
-                send_execution,
-                execution_id=execution.id,
-                priority=request.priority,
-            )
-        )
-        failpoint("accept.before_commit")
+        transaction.on_commit(partial(send_execution, execution_id=execution.id, priority=request.priority))
     failpoint("accept.after_send")
-    return Accepted(execution_id=execution.id, update=update, recorded=recorded)
+    return Accepted(execution_id=execution.id, recorded=recorded)
 
 
-@contextlib.contextmanager
-def refuse_duplicate(execution: Execution) -> Iterator[None]:
-    """Refuse a message id that its session has used for another run: its answer could not be told from the other's."""
-    try:
-        yield
-    except IntegrityError as error:
-        if (
-            execution.session_id is not None
-            and Execution.objects.filter(session_id=execution.session_id, message_id=execution.message_id).exists()
-        ):
-            raise DuplicateId("This session has used the message id for another run.") from error
-        raise
+def hash_arguments(*, request: ExecutionRequest, input_hash: str) -> str:
+    """What makes a call the same call: tool, version as it was asked for, input and mode."""
+    parts = (request.tool, request.version or "", input_hash, request.mode.value)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def find_earlier(execution: Execution) -> Execution | None:
+    """The run that has this one's message id in its session, or its caller's key."""
+    same_message = Q(session_id=execution.session_id, message_id=execution.message_id, session_id__isnull=False)
+    same_key = Q(requested_by_id=execution.requested_by_id, idempotency_key=execution.idempotency_key)
+    if not execution.idempotency_key:
+        same_key = Q(pk=None)
+    return Execution.objects.filter(same_message | same_key).order_by("created_at").first()
+
+
+def join_execution(*, earlier: Execution, again: Execution) -> Joined:
+    """Give the caller of ``again`` the answer of ``earlier``, now or once there is one.
+
+    Raises:
+        DuplicateId: the arguments are others.
+    """
+    if earlier.arguments_hash != again.arguments_hash or earlier.requested_by_id != again.requested_by_id:
+        raise DuplicateId
+    if again.mode == Execution.Mode.QUEUE:
+        return Joined(
+            execution_id=earlier.id, answer=answers.make_acceptance(execution_id=earlier.id, is_duplicate=True)
+        )
+    is_same_message = (earlier.session_id, earlier.message_id) == (again.session_id, again.message_id)
+    with transaction.atomic():
+        # The row is locked by an update, so that it cannot end between the look and the waiter's insertion.
+        is_running = Execution.objects.filter(id=earlier.id, finished_at=None).update(retry_of_id=F("retry_of_id"))
+        if is_running and not is_same_message and again.session_id is not None:
+            ExecutionWaiter.objects.get_or_create(
+                session_id=again.session_id, message_id=again.message_id, defaults={"execution": earlier}
+            )
+    if is_running:
+        return Joined(execution_id=earlier.id, answer=None)
+    earlier.refresh_from_db()
+    return Joined(execution_id=earlier.id, answer=answers.repeat_answer(execution=earlier))
 
 
 def check_runnable(*, principal: Principal, version: ToolVersion) -> None:
@@ -183,11 +249,10 @@ def record_acceptance(execution: Execution) -> outbox.Appended | None:
     """In ``queue`` mode the acceptance is the command's terminal answer: put it in the outbox."""
     if execution.mode != Execution.Mode.QUEUE or execution.session_id is None:
         return None
-    result = {"execution_id": str(execution.id), "state": ExecutionState.QUEUED.value}
     return outbox.append(
         session_id=execution.session_id,
         correlation_id=execution.message_id,
-        payload=ResponsePayload("tools.execute", result),
+        payload=answers.make_acceptance(execution_id=execution.id),
     )
 
 

@@ -10,6 +10,7 @@ from django.utils import timezone
 from protocol import sessions
 from protocol.failpoints import failpoint
 from protocol.ports import Principal, Resource, get_authorizer
+from security.services import audit
 from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.domain.supervision import CancelMode
 from tools.errors import ExecutionCancelled, ExecutionNotFound
@@ -19,7 +20,7 @@ from tools.services.pipeline import Outcome, finish_execution
 CANCEL_EXECUTIONS = "executions.cancel"
 
 
-def cancel_execution(*, principal: Principal, execution_id: uuid.UUID, mode: CancelMode) -> bool:
+def cancel_execution(*, principal: Principal, execution_id: uuid.UUID, mode: CancelMode, trace_id: str) -> bool:
     """End a waiting run now, or ask for a running one to be ended; ``False`` where it had ended before.
 
     A ``kill`` after a ``graceful`` is taken, the other way round it changes nothing. The run's caller gets
@@ -37,25 +38,33 @@ def cancel_execution(*, principal: Principal, execution_id: uuid.UUID, mode: Can
         raise ExecutionNotFound(details={"execution_id": str(execution_id)})
     # Between the look and the update a worker may have claimed the run, so the other way is tried then.
     while ExecutionState(execution.state) not in TERMINAL_STATES:
-        is_waiting = execution.state != ExecutionState.RUNNING
-        if _end_waiting(execution) if is_waiting else _ask_worker(execution, mode):
+        with transaction.atomic():
+            is_waiting = execution.state != ExecutionState.RUNNING
+            is_taken = _end_waiting(execution) if is_waiting else _ask_worker(execution, mode)
+            if is_taken:
+                audit.record_event(
+                    action=CANCEL_EXECUTIONS,
+                    principal=principal,
+                    resource=Resource(kind="execution", name=str(execution_id), owner_id=execution.requested_by_id),
+                    outcome=mode.value,
+                    trace_id=trace_id,
+                )
+            failpoint("cancel.before_commit")
+        failpoint("cancel.after_commit")
+        if is_taken:
             return True
         execution = Execution.objects.get(id=execution_id)
     return False
 
 
 def _end_waiting(execution: Execution) -> bool:
-    with transaction.atomic():
-        is_ended = finish_execution(
-            execution=execution,
-            from_state=ExecutionState(execution.state),
-            outcome=Outcome(state=ExecutionState.CANCELLED, error=ExecutionCancelled()),
-            position=execution.event_count + 1,
-            channel=sessions.get_channel(session_id=execution.session_id),
-        )
-        failpoint("cancel.before_commit")
-    failpoint("cancel.after_commit")
-    return is_ended
+    return finish_execution(
+        execution=execution,
+        from_state=ExecutionState(execution.state),
+        outcome=Outcome(state=ExecutionState.CANCELLED, error=ExecutionCancelled()),
+        position=execution.event_count + 1,
+        channel=sessions.get_channel(session_id=execution.session_id),
+    )
 
 
 def _ask_worker(execution: Execution, mode: CancelMode) -> bool:

@@ -22,9 +22,11 @@ from django.utils import timezone
 from msgspec import Struct
 
 from protocol import outbox, sessions
-from protocol.domain.messages import ErrorPayload, ResponsePayload, describe_error
+from protocol.domain.messages import ErrorPayload, ResponsePayload
 from protocol.errors import MCPError
 from protocol.failpoints import failpoint
+from protocol.ports import Resource
+from security.services import audit
 from tools.adapters import Invocation, get_adapter
 from tools.authoring import ToolContext
 from tools.domain.schemas import find_violations, get_violation_details
@@ -32,7 +34,7 @@ from tools.domain.states import ExecutionState
 from tools.domain.supervision import get_end
 from tools.errors import ExecutionCancelled, ExecutionFailed, ExecutionTimeout, InvalidOutput
 from tools.models import Execution, ExecutionEvent
-from tools.services import timeline
+from tools.services import answers, timeline
 from tools.services.interruption import CancelRequested, TimeLimitReached, interruptible
 from tools.services.processes import kill_descendants
 from tools.services.progress import ProgressRecorder
@@ -227,7 +229,7 @@ def finish_execution(
     now = timezone.now()
     error = None
     if outcome.error is not None:
-        error = describe_failure(execution=execution, error=outcome.error, is_retryable=outcome.is_retryable)
+        error = answers.make_failure(execution=execution, error=outcome.error, is_retryable=outcome.is_retryable)
     is_recorded = Execution.objects.filter(
         id=execution.id, state=from_state.value, attempt=execution.attempt, worker=execution.worker
     ).update(
@@ -245,45 +247,33 @@ def finish_execution(
         execution_id=execution.id, position=position, state=outcome.state, attempt=execution.attempt, at=now
     )
     ExecutionEvent.objects.bulk_create([*(progress or []), event])
-    if execution.session_id is not None:
-        answer_caller(execution=execution, outcome=outcome, error=error, position=position, channel=channel)
+    answer_callers(execution=execution, outcome=outcome, error=error, position=position, channel=channel)
+    audit.record_event(
+        action="execution.ended",
+        resource=Resource(kind="execution", name=str(execution.id), owner_id=execution.requested_by_id),
+        outcome=outcome.state.value,
+        trace_id=execution.trace_id,
+        data={"attempt": execution.attempt, "worker": execution.worker, "code": None if error is None else error.code},
+    )
     return True
 
 
-def answer_caller(
+def answer_callers(
     *, execution: Execution, outcome: Outcome, error: ErrorPayload | None, position: int, channel: str
 ) -> None:
-    """Put the terminal answer of a waiting caller in its outbox, and wake its session on commit."""
-    assert execution.session_id is not None  # noqa: S101  # the caller checked
-    appended = None
-    if execution.mode == Execution.Mode.WAIT:
-        payload: ResponsePayload | ErrorPayload
-        payload = (
-            error
-            if error is not None
-            else ResponsePayload(
-                "tools.execute",
-                {
-                    "execution_id": str(execution.id),
-                    "state": outcome.state.value,
-                    "output": msgspec.Raw((outcome.output_json or "null").encode()),
-                },
-            )
+    """Put the terminal answer in the outboxes of all who wait for the run, and wake their sessions on commit."""
+    update = timeline.ride_update(execution=execution, state=outcome.state, position=position)
+    waiting = list(execution.waiters.values_list("session_id", "message_id"))
+    if execution.session_id is not None and execution.mode == Execution.Mode.WAIT:
+        waiting.append((execution.session_id, execution.message_id))
+    elif execution.session_id is not None:
+        outbox.wake(session_id=execution.session_id, channel=channel, events=[update], has_outbox=False)
+    # Sessions' rows are locked last, and in ascending order.
+    for session_id, message_id in sorted(waiting):
+        is_first = (session_id, message_id) == (execution.session_id, execution.message_id)
+        payload: ResponsePayload | ErrorPayload = error or answers.make_success(
+            execution_id=execution.id, output_json=outcome.output_json or "null", is_duplicate=not is_first
         )
-        appended = outbox.append(session_id=execution.session_id, correlation_id=execution.message_id, payload=payload)
-    outbox.wake(
-        session_id=execution.session_id,
-        channel=channel if appended is None else appended.channel,
-        events=[timeline.ride_update(execution=execution, state=outcome.state, position=position)],
-        has_outbox=appended is not None,
-    )
-
-
-def describe_failure(*, execution: Execution, error: MCPError, is_retryable: bool) -> ErrorPayload:
-    """The error as the caller is told it, with the run's id and trace."""
-    payload = describe_error(error, trace_id=execution.trace_id)
-    return msgspec.structs.replace(
-        payload,
-        retryable=is_retryable,
-        details={**payload.details, "execution_id": str(execution.id)},
-    )
+        appended = outbox.append(session_id=session_id, correlation_id=message_id, payload=payload)
+        if appended is not None:
+            outbox.wake(session_id=session_id, channel=appended.channel, events=[update] if is_first else [])

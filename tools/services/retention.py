@@ -14,6 +14,16 @@ BATCH = 500
 MAX_BATCHES = 20
 
 
+KEYS_KEPT_FOR = timedelta(hours=24)
+"""How long an idempotency key stands for its call (protocol.md section 9)."""
+
+
+def forget_idempotency_keys() -> int:
+    """Empty the keys whose time is over; how many."""
+    old = Execution.objects.exclude(idempotency_key="").filter(created_at__lt=timezone.now() - KEYS_KEPT_FOR)
+    return old.update(idempotency_key="")
+
+
 def purge_executions() -> int:
     """Delete what ended before the retention time, in bounded steps; how many runs were deleted."""
     cutoff = timezone.now() - timedelta(days=settings.MCP.execution_retention_days)

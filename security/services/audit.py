@@ -1,0 +1,37 @@
+"""The audit record: one event for each act that matters, written in the transaction of the act."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from protocol.ports import Principal, Resource
+from security.models import AuditEvent
+
+
+def record_event(
+    *,
+    action: str,
+    resource: Resource,
+    outcome: str,
+    principal: Principal | None = None,
+    trace_id: str = "",
+    data: Mapping[str, Any] | None = None,
+) -> AuditEvent:
+    """Record who did what to what, with what outcome. Without ``principal`` it was the server itself.
+
+    ``data`` is JSON and holds no secret; inputs and outputs stand with the run that it names.
+    """
+    return AuditEvent.objects.create(
+        actor_id=None if principal is None else principal.id,
+        actor_name="" if principal is None else principal.name,
+        credential_id=None if principal is None else principal.credential_id,
+        action=action,
+        resource_kind=resource.kind,
+        resource_name=resource.name,
+        outcome=outcome,
+        trace_id=trace_id,
+        data_json=msgspec.json.encode(data or {}).decode(),
+    )
