@@ -69,8 +69,10 @@ class MachineContextConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels h
             pass
         finally:
             hub.remove(link)
-            await link.stop()
-            await end_session(link, close_code)
+            try:
+                await link.stop()
+            finally:
+                await end_session(link, close_code)
 
 
 async def serve_link(link: Link, receive: Receive) -> int | None:

@@ -116,7 +116,9 @@ class Link:
         self._room = asyncio.Event()
         self._room.set()
         self._is_close_sent = False
-        self._is_authenticating = False
+        self._is_leaving = False
+        self._is_stopping = False
+        self._judgement: asyncio.Task[None] | None = None
 
     # What came in
 
@@ -149,7 +151,7 @@ class Link:
             event.pending.stage = Stage.PROCESSING
             if dispatch.may_run_inline(command):
                 result = dispatch.run_inline(command, context, arguments)
-                connection.respond(event.message_id, ResponsePayload(command.name, result))
+                self._respond(command, event.message_id, result)
                 return
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             connection.fail(
@@ -172,10 +174,6 @@ class Link:
         connection = self.connection
         try:
             result = await dispatch.run(command, context, arguments)
-        except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
-            failure = dispatch.translate_failure(error, trace_id=context.trace_id, command=command.name)
-            connection.fail(context.message_id, failure, trace_id=context.trace_id)
-        else:
             if isinstance(result, Deferred):
                 if context.message_id in connection.activity.pending:
                     self.deferred[context.message_id] = result
@@ -185,8 +183,16 @@ class Link:
                 entry = connection.activity.pending.get(context.message_id)
                 if entry is not None:
                     entry.stage = Stage.RESPONSE
-                connection.respond(context.message_id, ResponsePayload(command.name, result))
+                self._respond(command, context.message_id, result)
+        except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
+            failure = dispatch.translate_failure(error, trace_id=context.trace_id, command=command.name)
+            connection.fail(context.message_id, failure, trace_id=context.trace_id)
         await self.flush()
+
+    def _respond(self, command: Command, message_id: str, result: Any) -> None:
+        self.connection.respond(message_id, ResponsePayload(command.name, result))
+        if self._is_leaving:
+            self.close(Close.ASKED_FOR)
 
     def _settle_recorded(self, message_id: str, result: Recorded) -> None:
         if result.sequence == self.delivery.position + 1:
@@ -200,30 +206,25 @@ class Link:
 
     def start_authentication(self, event: AuthenticationReceived) -> None:
         """Judge credentials in a database thread; the connection becomes ready by it, or says that it failed."""
-        self._start(self._authenticate(event))
+        if self._judgement is not None and not self._judgement.done():
+            # One guess at a time: a second one in flight would race the first for the session.
+            self.connection.fail(event.message_id, AuthenticationFailed())
+            return
+        self._judgement = self._start(self._authenticate(event))
 
     async def _authenticate(self, event: AuthenticationReceived) -> None:
         connection = self.connection
         trace_id = make_trace_id()
-        if self._is_authenticating:
-            # One guess at a time: a second one in flight would race the first for the session.
-            connection.fail(event.message_id, AuthenticationFailed(), trace_id=trace_id)
-            await self.flush()
-            return
-        self._is_authenticating = True
         try:
             answer = await get_database_threads().run(self._judge, event)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command="authentication")
             connection.fail(event.message_id, failure, trace_id=trace_id)
         else:
-            if connection.state in (State.AUTHENTICATING, State.READY):
-                self.session_id = uuid.UUID(answer.session_id)
+            if connection.state in (State.AUTHENTICATING, State.READY) and not self._is_stopping:
                 self.client_features = connection.features
                 self._owner.add_session(self)
                 connection.accept_authentication(event.message_id, answer)
-        finally:
-            self._is_authenticating = False
         await self.flush()
 
     def _judge(self, event: AuthenticationReceived) -> AuthenticationAnswer:
@@ -231,20 +232,19 @@ class Link:
             credentials=event.credentials, remote_address=self.remote_address
         )
         if self.principal is None:
-            session_id = sessions.open_session(
+            # Noted at once: whatever becomes of the answer, the session is ended with the link.
+            self.session_id = sessions.open_session(
                 principal=principal,
                 channel=self._owner.channel,
                 client=self.connection.client,
                 remote_address=self.remote_address,
             ).id
-        elif principal.id == self.principal.id:
-            session_id = self.session_id
-        else:
+        elif principal.id != self.principal.id:
             raise AuthenticationFailed
         self.principal = principal
         return AuthenticationAnswer(
             authenticated=True,
-            session_id=str(session_id),
+            session_id=str(self.session_id),
             resumed=False,
             principal=PrincipalInfo(id=str(principal.id), name=principal.name, roles=principal.roles),
             expires_at=principal.expires_at,
@@ -304,7 +304,7 @@ class Link:
         self._is_flushing = True
         connection = self.connection
         try:
-            while connection.has_output():
+            while connection.has_output() and not self._is_close_sent:
                 for encoded in connection.take_output():
                     self.blocked_since = time.monotonic()
                     if connection.codec.is_text:
@@ -312,7 +312,6 @@ class Link:
                     else:
                         await self._send({"type": "websocket.send", "bytes": encoded})
                 self.blocked_since = None
-            self._room.set()
             if connection.closing is not None and not self._is_close_sent:
                 self._is_close_sent = True
                 reason = connection.closing.value
@@ -320,6 +319,8 @@ class Link:
         finally:
             self._is_flushing = False
             self.blocked_since = None
+            # Also where the peer is gone: who waits for room has to come to the socket's end.
+            self._room.set()
 
     def flush_soon(self) -> None:
         """``flush`` as a task, for callers that cannot wait."""
@@ -336,7 +337,7 @@ class Link:
 
     def close_after_answer(self) -> None:
         """Close with 1000 once the current command is answered."""
-        self._loop.call_soon(self.close, Close.ASKED_FOR)
+        self._is_leaving = True
 
     def describe(self) -> dict[str, Any]:
         """The specification's ``ProtocolState``."""
@@ -347,15 +348,7 @@ class Link:
             "session_id": str(self.session_id),
             "last_message_id": activity.last_message_id,
             "message_count": activity.message_count,
-            "pending_commands": [
-                {
-                    "id": entry.message_id,
-                    "command": entry.command,
-                    "stage": entry.stage,
-                    "received_at": entry.received_at,
-                }
-                for entry in activity.pending.values()
-            ],
+            "pending_commands": activity.describe_pending(),
             "last_activity": activity.last_activity,
             "latency_ms": activity.get_latency_percentiles_ms(),
             "error_count": activity.error_count,
@@ -377,15 +370,21 @@ class Link:
             self._abort()
 
     async def stop(self) -> None:
-        """Cancel this link's tasks. A command in a database thread is finished there; only its answer has no reader."""
+        """Cancel this link's tasks. A command in a database thread is finished there; only its answer has no reader.
+
+        Credentials that are being judged are waited for: they may open a session, which somebody has to end.
+        """
+        self._is_stopping = True
         for task in list(self._tasks):
-            task.cancel()
+            if task is not self._judgement:
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start(self, coroutine: Any) -> None:
-        task = self._loop.create_task(coroutine)
+    def _start(self, coroutine: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._finish)
+        return task
 
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

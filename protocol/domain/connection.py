@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from protocol.domain.activity import Activity, PendingCommand
-from protocol.domain.codec import Codec, decode_metadata
+from protocol.domain.codec import Codec, decode_metadata, get_frame_bytes
 from protocol.domain.handshake import Terms, negotiate
 from protocol.domain.messages import (
     AUTHENTICATION_METHODS,
@@ -24,7 +24,6 @@ from protocol.domain.messages import (
     ClientInfo,
     CommandPayload,
     Envelope,
-    ErrorPayload,
     EventPayload,
     HandshakeRequest,
     Heartbeat,
@@ -43,7 +42,6 @@ from protocol.errors import (
     AuthenticationRequired,
     DuplicateId,
     FeatureNotAgreed,
-    FrameInvalid,
     InvalidMessage,
     InvalidPayload,
     MCPError,
@@ -127,12 +125,16 @@ class Connection:
 
     def receive(self, frame: str | bytes) -> ReceivedEvent | None:
         """Take one frame. Errors of the protocol are answered here; ``None`` means that nothing is left to do."""
+        if self.state is State.CLOSED:
+            # It crossed the closing frame, behind which nothing may be sent.
+            return None
         activity = self.activity
         activity.message_count += 1
         activity.last_activity = self._now()
         message_id: str | None = None
+        data = b""
         try:
-            data = self._get_bytes(frame)
+            data = get_frame_bytes(self.codec, frame)
             if self.codec.is_array(data):
                 self._refuse_array()
             envelope = self.codec.decode_envelope(data)
@@ -142,26 +144,11 @@ class Connection:
                 return self._receive_command(envelope)
             return self._receive_control(envelope, data)
         except MCPError as error:
-            self.fail(message_id, error)
+            # Not ``fail``: the message was never in flight, though a command of the same id may be.
+            self._refuse(message_id or self.codec.find_id(data), error)
             if isinstance(error, VersionUnsupported):
                 self.close(Close.VERSION_UNSUPPORTED)
             return None
-
-    def _get_bytes(self, frame: str | bytes) -> bytes:
-        if isinstance(frame, str):
-            if not self.codec.is_text:
-                raise FrameInvalid("This subprotocol takes binary frames.")
-            try:
-                return frame.encode()
-            except UnicodeEncodeError as error:
-                raise InvalidMessage("The frame is not UTF-8.") from error
-        if self.codec.is_text:
-            try:
-                frame.decode()
-            except UnicodeDecodeError as error:
-                raise InvalidMessage("The frame is not UTF-8.") from error
-            raise FrameInvalid("This subprotocol takes text frames.")
-        return frame
 
     def _refuse_array(self) -> None:
         if self.state is State.HANDSHAKING:
@@ -176,7 +163,7 @@ class Connection:
             raise Overloaded(
                 f"More than {self.max_in_flight} commands are in flight.", retry_after_ms=OVERLOAD_RETRY_MS
             )
-        metadata = decode_metadata(self.codec, envelope.metadata)
+        metadata = self._decode_metadata(envelope)
         level = self._check_security(envelope)
         payload = self._decode_payload(envelope, CommandPayload)
         assert self.activity.last_activity is not None  # noqa: S101  # set by receive()
@@ -200,7 +187,9 @@ class Connection:
         if envelope.type not in _FROM_CLIENT:
             raise UnsupportedType(f"The server takes no {envelope.type.value}.", details={"type": envelope.type.value})
         self._check_expected(envelope.type)
-        decode_metadata(self.codec, envelope.metadata)
+        if envelope.id in self.activity.pending:
+            raise DuplicateId("A command of this id is still in flight.")
+        self._decode_metadata(envelope)
         self._check_security(envelope)
         if envelope.type is MessageType.HEARTBEAT:
             heartbeat = self._decode_payload(envelope, Heartbeat)
@@ -223,6 +212,12 @@ class Connection:
             f"A {message_type.value} is not expected in state {self.state.value}.",
             details={"state": self.state.value, "type": message_type.value},
         )
+
+    def _decode_metadata(self, envelope: Envelope) -> Metadata:
+        metadata = decode_metadata(self.codec, envelope.metadata)
+        if metadata.content_encoding is not None:
+            raise FeatureNotAgreed("Compression was not agreed.", details={"path": "metadata.content_encoding"})
+        return metadata
 
     def _check_security(self, envelope: Envelope) -> SecurityLevel:
         security = envelope.security
@@ -267,6 +262,7 @@ class Connection:
         agreement = negotiate(request=request, terms=self.terms, connection_id=self.connection_id)
         self.client = request.client
         self.features = agreement.features
+        self.security_level = agreement.answer.security_level
         self.max_in_flight = agreement.answer.limits.max_in_flight
         self._peer_max_size = request.max_message_size
         self._move(Event.SHOOK_HANDS)
@@ -295,15 +291,15 @@ class Connection:
         self, message_id: str | None, error: MCPError, *, trace_id: str | None = None, sequence: int | None = None
     ) -> None:
         """The terminal answer of a command that was not done, or of a message that is none."""
-        payload = describe_error(error, trace_id=trace_id or self._new_trace_id())
-        self.fail_with(message_id, payload, sequence=sequence)
-
-    def fail_with(self, message_id: str | None, payload: ErrorPayload, *, sequence: int | None = None) -> None:
-        """As ``fail``, with a payload that was made elsewhere."""
-        self.activity.error_count += 1
-        # A duplicate id answers a message that is not the one in flight.
-        if message_id is not None and payload.code != DuplicateId.code:
+        if message_id is not None:
             self._settle(message_id)
+        self._refuse(message_id, error, trace_id=trace_id, sequence=sequence)
+
+    def _refuse(
+        self, message_id: str | None, error: MCPError, *, trace_id: str | None = None, sequence: int | None = None
+    ) -> None:
+        self.activity.error_count += 1
+        payload = describe_error(error, trace_id=trace_id or self._new_trace_id())
         self._send(MessageType.ERROR, payload, correlation_id=message_id, sequence=sequence)
 
     def deliver(self, message_type: MessageType, payload: bytes, *, correlation_id: str, sequence: int) -> None:
@@ -316,16 +312,17 @@ class Connection:
     def emit(self, event: str, data: Any, *, correlation_id: str | None = None) -> bool:
         """Send an event; ``False`` where it was dropped.
 
-        That is where its command has its terminal answer already, after which none may follow, or where the reader is
-        too far behind: then ``session.lagged`` follows once it has caught up.
+        That is where its command has its terminal answer already, after which none may follow, where it is larger than
+        the client takes, or where the reader is too far behind: then ``session.lagged`` follows once it has caught up.
         """
         if correlation_id is not None and correlation_id not in self.activity.pending:
             return False
         if self.unsent_events >= MAX_UNSENT_EVENTS:
             self._dropped_events += 1
             return False
+        if not self._send(MessageType.EVENT, EventPayload(event=event, data=data), correlation_id=correlation_id):
+            return False
         self.unsent_events += 1
-        self._send(MessageType.EVENT, EventPayload(event=event, data=data), correlation_id=correlation_id)
         return True
 
     def begin_drain(self) -> None:
