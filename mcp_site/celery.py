@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import task_prerun, worker_init, worker_process_init
+from celery.signals import task_prerun, worker_before_create_process, worker_init, worker_process_init
 from django.db import close_old_connections, connections
 from kombu import Queue
 
@@ -39,10 +40,27 @@ def drop_broken_connections(**_: Any) -> None:
     close_old_connections()
 
 
+_worker_pid: int | None = None
+"""Of the process that forks the pool's children; they inherit the value."""
+
+
+@worker_before_create_process.connect(weak=False)
+def prepare_fork(**_: Any) -> None:
+    """What is there before the fork stays out of garbage collection, which would copy its pages into each child."""
+    global _worker_pid
+    _worker_pid = os.getpid()
+    gc.collect()
+    gc.freeze()
+
+
 @worker_process_init.connect(weak=False)
 def prepare_child(**_: Any) -> None:
-    """A worker that is killed leaves no child, and a child's run leaves no process of its own."""
-    end_with_parent(parent_pid=os.getppid())
+    """A worker that is killed leaves no child, also where it was killed before the child came to this line.
+
+    And a child's run leaves no process of its own.
+    """
+    if _worker_pid is not None:
+        end_with_parent(parent_pid=_worker_pid)
     # Not at the top: they need the apps loaded, and the app is imported before.
     from tools.services import interruption, processes  # noqa: PLC0415  # as above
 

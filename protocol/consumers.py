@@ -69,8 +69,10 @@ class MachineContextConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels h
             pass
         finally:
             hub.remove(link)
-            await link.stop()
-            await end_session(link, close_code)
+            try:
+                await link.stop()
+            finally:
+                await end_session(link, close_code)
 
 
 async def serve_link(link: Link, receive: Receive) -> int | None:
@@ -95,8 +97,8 @@ async def serve_link(link: Link, receive: Receive) -> int | None:
         elif type(event) is HeartbeatReceived:
             link.delivery.acknowledge(event.ack)
         if connection.has_output():
-            await link.flush()
-        await link.wait_for_room()
+            await link.writer.flush()
+        await link.writer.wait_for_room()
 
 
 async def end_session(link: Link, close_code: int | None) -> None:

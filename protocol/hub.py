@@ -24,6 +24,7 @@ from protocol.database_threads import get_database_threads
 from protocol.domain.states import Close, State
 from protocol.errors import MCPError
 from protocol.link import Link
+from protocol.registry import Deferred
 from protocol.wakeups import decode_wakeup
 
 logger = logging.getLogger(__name__)
@@ -99,15 +100,14 @@ class Hub:
         assert layer is not None  # noqa: S101  # the settings always configure one
         while True:
             try:
-                channel = await layer.new_channel()
-                self.channel = channel
+                # Its name stays: sessions that were opened with it are woken there.
+                self.channel = self.channel or await layer.new_channel()
                 while True:
-                    self._take_wakeup(await layer.receive(channel))
+                    self._take_wakeup(await layer.receive(self.channel))
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001  # whatever the broker's client raises, the outbox is polled
                 logger.warning("Wake-ups cannot be received (%s); trying again.", type(error).__name__)
-                self.channel = ""
                 await asyncio.sleep(RECONNECT_SECONDS)
 
     def _take_wakeup(self, message: dict[str, object]) -> None:
@@ -149,7 +149,14 @@ class Hub:
                 await self._deliver_to(wanting)
             except MCPError as error:
                 logger.warning("The outbox cannot be read (%s); trying again.", error.code)
-                self._wanting |= wanting & self.links
+            except Exception:
+                # The edge of a task that must not end: nobody else would deliver.
+                logger.exception("The outbox cannot be read; trying again.")
+            else:
+                continue
+            await asyncio.sleep(POLL_SECONDS)
+            for link in wanting & self.links:
+                self.request_delivery(link)
 
     async def _deliver_to(self, wanting: set[Link]) -> None:
         positions = {link.session_id: link.delivery.position for link in wanting}
@@ -157,11 +164,19 @@ class Hub:
         for link in wanting:
             entries = found.get(link.session_id)
             if entries and link in self.links:
-                link.deliver(entries)
-                link.flush_soon()
+                self._deliver_one(link, entries)
         if sum(map(len, found.values())) >= outbox.READ_LIMIT:
             for link in wanting & self.links:
                 self.request_delivery(link)
+
+    def _deliver_one(self, link: Link, entries: list[outbox.OutboxEntry]) -> None:
+        try:
+            link.deliver(entries)
+        except Exception:
+            # One session's message that cannot be sent is not the others' harm.
+            logger.exception("Session %s cannot be delivered to", link.session_id)
+            link.close(Close.FAILED)
+        link.flush_soon()
 
     # Time
 
@@ -172,11 +187,14 @@ class Hub:
                 await self._tick()
             except MCPError as error:
                 logger.warning("The hub's tick failed (%s); trying again.", error.code)
+            except Exception:
+                # The edge of a task that must not end: no deadline would be kept any more.
+                logger.exception("The hub's tick failed; trying again.")
 
     async def _tick(self) -> None:
         now = time.monotonic()
         for link in list(self.links):
-            if link.blocked_since is not None and now - link.blocked_since > SLOW_READER_SECONDS:
+            if link.writer.blocked_since is not None and now - link.writer.blocked_since > SLOW_READER_SECONDS:
                 link.cut_off()
                 continue
             reason = get_overdue(link, now=now)
@@ -208,9 +226,19 @@ class Hub:
         deadline = timezone.now() - timedelta(seconds=EXPIRE_GRACE_SECONDS)
         for link in list(self.links):
             for message_id, deferred in link.get_expired(deadline).items():
-                await get_database_threads().run(deferred.expire)
-                link.settle_expired(message_id)
-                self.request_delivery(link)
+                await self._expire_one(link, message_id, deferred)
+
+    async def _expire_one(self, link: Link, message_id: str, deferred: Deferred) -> None:
+        try:
+            await get_database_threads().run(deferred.expire)
+        except MCPError as error:
+            logger.warning("Command %s cannot be ended (%s); trying again.", message_id, error.code)
+        except Exception:
+            # One command's failure is not the others' harm.
+            logger.exception("Command %s cannot be ended; trying again.", message_id)
+        else:
+            link.settle_expired(message_id)
+            self.request_delivery(link)
 
 
 def get_overdue(link: Link, *, now: float) -> Close | None:

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -32,13 +32,9 @@ from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, Overloa
 from protocol.outbox import OutboxEntry
 from protocol.registry import Command, CommandContext, Deferred, Recorded, Stored
 from protocol.wakeups import RiddenEvent
+from protocol.writer import Send, SocketWriter
 
 logger = logging.getLogger(__name__)
-
-MAX_UNSENT_BYTES = 4 * 1024 * 1024
-"""Reading pauses while more output than this is unsent."""
-
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 def make_id() -> str:
@@ -98,7 +94,6 @@ class Link:
         self.remote_address = remote_address
         self.opened_tick = self.seen_tick = time.monotonic()
         """When the socket opened, and when its peer last said anything; monotonic seconds."""
-        self.blocked_since: float | None = None
         self.delivery = Delivery()
         self.forgotten = 0
         """Up to where the outbox knows that the client has everything."""
@@ -106,17 +101,14 @@ class Link:
         self.principal: ports.Principal | None = None
         self.session_id = uuid.UUID(int=0)
         self.client_features: frozenset[str] = frozenset()
-        self._send = send
-        self._abort = abort
+        self.writer = SocketWriter(connection=self.connection, send=send, abort=abort)
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_flushing = False
-        self._room = asyncio.Event()
-        self._room.set()
-        self._is_close_sent = False
-        self._is_authenticating = False
+        self._is_leaving = False
+        self._is_stopping = False
+        self._judgement: asyncio.Task[None] | None = None
 
     # What came in
 
@@ -151,7 +143,7 @@ class Link:
             event.pending.stage = Stage.PROCESSING
             if dispatch.may_run_inline(command):
                 result = dispatch.run_inline(command, context, arguments)
-                connection.respond(event.message_id, ResponsePayload(command.name, result))
+                self._respond(command, event.message_id, result)
                 return
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             connection.fail(
@@ -175,18 +167,17 @@ class Link:
     ) -> None:
         try:
             result = await dispatch.run(command, context, arguments)
+            if repeated is None:
+                self._settle_result(command, context, result)
+            else:
+                self._settle_repeated(context, result, repeated)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=context.trace_id, command=command.name)
             if repeated is None:
                 self.connection.fail(context.message_id, failure, trace_id=context.trace_id)
             else:
                 self.connection.repeat(context.message_id, describe_error(failure, trace_id=context.trace_id))
-        else:
-            if repeated is None:
-                self._settle_result(command, context, result)
-            else:
-                self._settle_repeated(context, result, repeated)
-        await self.flush()
+        await self.writer.flush()
 
     def _settle_result(self, command: Command, context: CommandContext, result: Any) -> None:
         connection = self.connection
@@ -196,12 +187,12 @@ class Link:
         elif isinstance(result, Recorded):
             self._settle_recorded(context.message_id, result)
         elif isinstance(result, Stored):
-            self.connection.answer(context.message_id, result.payload)
+            connection.answer(context.message_id, result.payload)
         else:
             entry = connection.activity.pending.get(context.message_id)
             if entry is not None:
                 entry.stage = Stage.RESPONSE
-            connection.respond(context.message_id, ResponsePayload(command.name, result))
+            self._respond(command, context.message_id, result)
 
     def _settle_repeated(self, context: CommandContext, result: Any, repeated: PendingCommand) -> None:
         if isinstance(result, Stored):
@@ -209,6 +200,11 @@ class Link:
         elif context.message_id in self.connection.activity.pending:
             # The one answer to come is sent once for each.
             repeated.repeats += 1
+
+    def _respond(self, command: Command, message_id: str, result: Any) -> None:
+        self.connection.respond(message_id, ResponsePayload(command.name, result))
+        if self._is_leaving:
+            self.close(Close.ASKED_FOR)
 
     def _settle_recorded(self, message_id: str, result: Recorded) -> None:
         if result.sequence == self.delivery.position + 1:
@@ -222,51 +218,45 @@ class Link:
 
     def start_authentication(self, event: AuthenticationReceived) -> None:
         """Judge credentials in a database thread; the connection becomes ready by it, or says that it failed."""
-        self._start(self._authenticate(event))
+        if self._judgement is not None and not self._judgement.done():
+            # One guess at a time: a second one in flight would race the first for the session.
+            self.connection.fail(event.message_id, AuthenticationFailed())
+            return
+        self._judgement = self._start(self._authenticate(event))
 
     async def _authenticate(self, event: AuthenticationReceived) -> None:
         connection = self.connection
         trace_id = make_trace_id()
-        if self._is_authenticating:
-            # One guess at a time: a second one in flight would race the first for the session.
-            connection.fail(event.message_id, AuthenticationFailed(), trace_id=trace_id)
-            await self.flush()
-            return
-        self._is_authenticating = True
         try:
             answer = await get_database_threads().run(self._judge, event)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command="authentication")
             connection.fail(event.message_id, failure, trace_id=trace_id)
         else:
-            if connection.state in (State.AUTHENTICATING, State.READY):
-                self.session_id = uuid.UUID(answer.session_id)
+            if connection.state in (State.AUTHENTICATING, State.READY) and not self._is_stopping:
                 self.client_features = connection.features
                 self._owner.add_session(self)
                 connection.accept_authentication(event.message_id, answer)
-        finally:
-            self._is_authenticating = False
-        await self.flush()
+        await self.writer.flush()
 
     def _judge(self, event: AuthenticationReceived) -> AuthenticationAnswer:
         principal = ports.get_authenticator().authenticate(
             credentials=event.credentials, remote_address=self.remote_address
         )
         if self.principal is None:
-            session_id = sessions.open_session(
+            # Noted at once: whatever becomes of the answer, the session is ended with the link.
+            self.session_id = sessions.open_session(
                 principal=principal,
                 channel=self._owner.channel,
                 client=self.connection.client,
                 remote_address=self.remote_address,
             ).id
-        elif principal.id == self.principal.id:
-            session_id = self.session_id
-        else:
+        elif principal.id != self.principal.id:
             raise AuthenticationFailed
         self.principal = principal
         return AuthenticationAnswer(
             authenticated=True,
-            session_id=str(session_id),
+            session_id=str(self.session_id),
             resumed=False,
             principal=PrincipalInfo(id=str(principal.id), name=principal.name, roles=principal.roles),
             expires_at=principal.expires_at,
@@ -319,46 +309,16 @@ class Link:
         if entry is not None:
             self.deferred[message_id] = Deferred(deadline=None, expire=entry.expire)
 
-    async def flush(self) -> None:
-        """Send what the connection has to send, in order, then close if it asks for that. One flush runs at a time."""
-        if self._is_flushing:
-            return
-        self._is_flushing = True
-        connection = self.connection
-        try:
-            while connection.has_output():
-                for encoded in connection.take_output():
-                    self.blocked_since = time.monotonic()
-                    if connection.codec.is_text:
-                        await self._send({"type": "websocket.send", "text": encoded.decode()})
-                    else:
-                        await self._send({"type": "websocket.send", "bytes": encoded})
-                self.blocked_since = None
-            self._room.set()
-            if connection.closing is not None and not self._is_close_sent:
-                self._is_close_sent = True
-                reason = connection.closing.value
-                await self._send({"type": "websocket.close", "code": reason.code, "reason": reason.meaning})
-        finally:
-            self._is_flushing = False
-            self.blocked_since = None
-
     def flush_soon(self) -> None:
-        """``flush`` as a task, for callers that cannot wait."""
-        if not self._is_flushing:
-            self._start(self.flush())
-
-    async def wait_for_room(self) -> None:
-        """Pause reading while too much output is unsent."""
-        if self.connection.output_bytes > MAX_UNSENT_BYTES:
-            self._room.clear()
-            await self._room.wait()
+        """Send what the connection has to send, without waiting for it."""
+        if not self.writer.is_flushing:
+            self._start(self.writer.flush())
 
     # What commands may do
 
     def close_after_answer(self) -> None:
         """Close with 1000 once the current command is answered."""
-        self._loop.call_soon(self.close, Close.ASKED_FOR)
+        self._is_leaving = True
 
     def describe(self) -> dict[str, Any]:
         """The specification's ``ProtocolState``."""
@@ -369,15 +329,7 @@ class Link:
             "session_id": str(self.session_id),
             "last_message_id": activity.last_message_id,
             "message_count": activity.message_count,
-            "pending_commands": [
-                {
-                    "id": entry.message_id,
-                    "command": entry.command,
-                    "stage": entry.stage,
-                    "received_at": entry.received_at,
-                }
-                for entry in activity.pending.values()
-            ],
+            "pending_commands": activity.describe_pending(),
             "last_activity": activity.last_activity,
             "latency_ms": activity.get_latency_percentiles_ms(),
             "error_count": activity.error_count,
@@ -395,19 +347,24 @@ class Link:
     def cut_off(self) -> None:
         """Drop a connection whose peer does not read: a closing frame would wait behind what it has not read."""
         self.connection.close(Close.OVERLOADED)
-        if self._abort is not None:
-            self._abort()
+        self.writer.cut_off()
 
     async def stop(self) -> None:
-        """Cancel this link's tasks. A command in a database thread is finished there; only its answer has no reader."""
+        """Cancel this link's tasks. A command in a database thread is finished there; only its answer has no reader.
+
+        Credentials that are being judged are waited for: they may open a session, which somebody has to end.
+        """
+        self._is_stopping = True
         for task in list(self._tasks):
-            task.cancel()
+            if task is not self._judgement:
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start(self, coroutine: Any) -> None:
-        task = self._loop.create_task(coroutine)
+    def _start(self, coroutine: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._finish)
+        return task
 
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -7,7 +7,7 @@ rows are locked last in a transaction, in ascending order where there are severa
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,8 @@ from protocol.models import OutboxMessage, Session
 
 READ_LIMIT = 500
 """Messages read at once over all sessions; the next read goes on from there."""
+MAX_SESSIONS_A_QUERY = 200
+"""SQLite takes no expression deeper than 1,000."""
 
 
 class OutboxEntry(Struct, frozen=True, kw_only=True):
@@ -82,29 +84,39 @@ def _take_number(session_id: uuid.UUID) -> tuple[int, str] | None:
 
 def read_after(positions: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, list[OutboxEntry]]:
     """What each session's outbox holds after its position, ascending; at most ``READ_LIMIT`` messages in all."""
-    if not positions:
-        return {}
-    prepare = Session._meta.pk.get_db_prep_value
-    table = connection.ops.quote_name(OutboxMessage._meta.db_table)
-    condition = " OR ".join(["(session_id = %s AND sequence > %s)"] * len(positions))
-    parameters: list[Any] = []
-    for session_id, position in positions.items():
-        parameters += [prepare(session_id, connection), position]
+    wanted = list(positions.items())
     entries: dict[uuid.UUID, list[OutboxEntry]] = {}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT session_id, sequence, kind, correlation_id, payload FROM {table}"  # noqa: S608  # as above
-            f" WHERE {condition} ORDER BY session_id, sequence LIMIT {READ_LIMIT}",
-            parameters,
-        )
-        for session_id, sequence, kind, correlation_id, payload in cursor.fetchall():
+    remaining = READ_LIMIT
+    for start in range(0, len(wanted), MAX_SESSIONS_A_QUERY):
+        rows = _read_rows(wanted[start : start + MAX_SESSIONS_A_QUERY], limit=remaining)
+        for session_id, sequence, kind, correlation_id, payload in rows:
             key = session_id if isinstance(session_id, uuid.UUID) else uuid.UUID(session_id)
             entries.setdefault(key, []).append(
                 OutboxEntry(
                     sequence=sequence, kind=MessageType(kind), correlation_id=correlation_id, payload=bytes(payload)
                 )
             )
+        remaining -= len(rows)
+        if remaining <= 0:
+            break
     return entries
+
+
+def _read_rows(wanted: Sequence[tuple[uuid.UUID, int]], *, limit: int) -> list[tuple[Any, ...]]:
+    prepare = Session._meta.pk.get_db_prep_value
+    table = connection.ops.quote_name(OutboxMessage._meta.db_table)
+    condition = " OR ".join(["(session_id = %s AND sequence > %s)"] * len(wanted))
+    parameters: list[Any] = []
+    for session_id, position in wanted:
+        parameters += [prepare(session_id, connection), position]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT session_id, sequence, kind, correlation_id, payload FROM {table}"  # noqa: S608  # as above
+            f" WHERE {condition} ORDER BY session_id, sequence LIMIT {limit}",
+            parameters,
+        )
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
 
 
 def acknowledge(positions: Mapping[uuid.UUID, int]) -> None:

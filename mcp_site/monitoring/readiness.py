@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
@@ -94,8 +94,10 @@ CHECKS: Final[dict[str, Callable[[], int | None]]] = {
 class Prober:
     """Runs the checks for all who ask, on one event loop at a time."""
 
-    def __init__(self) -> None:
-        self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=f"check-{name}") for name in CHECKS}
+    def __init__(self, *, checks: Mapping[str, Callable[[], int | None]], reuse_seconds: float = REUSE_SECONDS) -> None:
+        self._checks = checks
+        self._reuse_seconds = reuse_seconds
+        self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=f"check-{name}") for name in checks}
         self._failed_since: dict[str, datetime] = {}
         self._seen_ok: set[str] = set()
         self._running: asyncio.Task[Readiness] | None = None
@@ -104,15 +106,17 @@ class Prober:
 
     async def get_readiness(self) -> Readiness:
         """What the checks find now, or found just before."""
-        if self._running is None or (self._running.done() and time.monotonic() - self._finished_at > REUSE_SECONDS):
+        if self._running is None or (
+            self._running.done() and time.monotonic() - self._finished_at > self._reuse_seconds
+        ):
             self._running = asyncio.get_running_loop().create_task(self._check_all())
         # Shielded: one caller that goes away must not take the answer from the others.
         return await asyncio.shield(self._running)
 
     async def _check_all(self) -> Readiness:
-        found = await asyncio.gather(*(self._check(name) for name in CHECKS))
+        found = await asyncio.gather(*(self._check(name) for name in self._checks))
         self._finished_at = time.monotonic()
-        checks = dict(zip(CHECKS, found, strict=True))
+        checks = dict(zip(self._checks, found, strict=True))
         if self.is_draining:
             return Readiness(status="draining", checks=checks)
         is_ok = all(check.status == "ok" for check in found)
@@ -124,7 +128,7 @@ class Prober:
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 result = await asyncio.get_running_loop().run_in_executor(
-                    self._threads[name], run_with_connections, CHECKS[name]
+                    self._threads[name], run_with_connections, self._checks[name]
                 )
         except TimeoutError:
             error = "timeout"
@@ -163,7 +167,7 @@ def get_prober() -> Prober:
     """This process's prober."""
     global _prober
     if _prober is None:
-        _prober = Prober()
+        _prober = Prober(checks=CHECKS)
     return _prober
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import queue
-import sys
 import threading
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 MAX_FILE_BYTES: Final = 10 * 1024 * 1024
 KEPT_FILES: Final = 5
@@ -24,8 +23,9 @@ CLOSE_SECONDS: Final = 1.0
 class Output:
     """All writing of the supervisor. ``write`` never blocks on the console and never raises."""
 
-    def __init__(self, *, log_dir: Path) -> None:
+    def __init__(self, *, log_dir: Path, console: TextIO) -> None:
         self._log_dir = log_dir
+        self._console = console
         self._files: dict[str, logging.Handler] = {}
         self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING_LINES)
         self._dropped = 0
@@ -66,9 +66,11 @@ class Output:
             dropped, self._dropped = self._dropped, 0
             try:
                 if dropped:
-                    sys.stdout.write(f"{'serve':<{NAME_WIDTH}} | {dropped} lines were not shown; the files have them\n")
-                sys.stdout.write(text + "\n")
-                sys.stdout.flush()
+                    self._console.write(
+                        f"{'serve':<{NAME_WIDTH}} | {dropped} lines were not shown; the files have them\n"
+                    )
+                self._console.write(text + "\n")
+                self._console.flush()
             except (OSError, ValueError):
                 # The terminal is gone; the files go on.
                 continue

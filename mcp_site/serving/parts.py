@@ -31,8 +31,10 @@ class Part(Protocol):
 
 
 EVERYTHING: Final = "everything"
+PARTS_WITHOUT_BROKER: Final = frozenset({"prepare"})
 MODULES: Final = {
     EVERYTHING: "mcp_site.serving.startup",
+    "prepare": "mcp_site.serving.preparation",
     "web": "mcp_site.serving.web",
     "worker": "mcp_site.serving.worker",
     "scheduler": "mcp_site.serving.scheduler",

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Final
 
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from mcp_site.errors import StartRefused
+from mcp_site.serving.parts import PartOptions
+from mcp_site.serving.preflight import prepare_data_dir
 from mcp_site.settings.environment import Environment
 from security.services import ensure_first_accounts
 from tools.services import synchronise_tools
 
-FIRST_RUN: str = "first-run"
+logger = logging.getLogger(__name__)
+
+FIRST_RUN: Final = "first-run"
+
+
+def run(options: PartOptions) -> int:
+    """The part of its own, for installations that start the others alone."""
+    prepare_data_dir(options.environment)
+    folder = prepare_database(options.environment)
+    if folder is not None:
+        logger.info("made the first accounts; their secrets lie in %s: delete them when you have them", folder)
+    return 0
 
 
 def prepare_database(environment: Environment) -> Path | None:

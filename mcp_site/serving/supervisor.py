@@ -193,7 +193,7 @@ async def _time_limit(failure: str) -> AsyncGenerator[_Limit, None]:
 def main(plan_path: str) -> int:
     """Run the plan until a signal. The exit code."""
     plan = read_plan(Path(plan_path))
-    output = Output(log_dir=Path(plan.data_dir) / "log")
+    output = Output(log_dir=Path(plan.data_dir) / "log", console=sys.stdout)
     try:
         return asyncio.run(_run(plan, output))
     finally:

@@ -77,6 +77,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect(None)
         super().on_message_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        # From here on the deadlines are the protocol's own.
+        self._expect(None)
+        super().handle_websocket_upgrade()
+
     def _expect(self, seconds: float | None) -> None:
         """The next step must come within so many seconds; ``None``: nothing is awaited."""
         if self._timer is not None:
@@ -120,6 +125,7 @@ def run(options: PartOptions) -> int:
     if options.listener_descriptor is None:
         check_transport(environment)
         listener = bind_listener(host=environment.bind, port=environment.port)
+        logger.info("listening on %s port %d", environment.bind, listener.getsockname()[1])
     else:
         listener = socket.socket(fileno=options.listener_descriptor)
     _raise_descriptor_limit(environment.max_connections + HTTP_RESERVE + 256)

@@ -8,7 +8,9 @@ import dj_database_url
 
 from mcp_site import __version__
 from mcp_site.errors import BadEnvironment
+from mcp_site.settings.console import FORMAT_MODULE_PATH, UNFOLD  # noqa: F401  # Django and unfold read them
 from mcp_site.settings.environment import PROJECT_ROOT, Environment, load_environment
+from mcp_site.settings.own_apps import find_apps
 from mcp_site.settings.secrets import fill_in_secrets
 from mcp_site.settings.sockets import choose_broker_socket, make_celery_url
 
@@ -46,6 +48,7 @@ INSTALLED_APPS = [
     # installed as an app: that imports Twisted into every process, the workers' too.
     "mcp_site",
     "unfold",
+    "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -60,6 +63,7 @@ INSTALLED_APPS = [
     "contexts",
     "tools",
 ]
+INSTALLED_APPS += find_apps(MCP.apps, installed=INSTALLED_APPS)
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

@@ -57,6 +57,10 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     workspace: Annotated[
         Path | None, Meta(description="The folder that the file tools may see; without it they refuse.")
     ] = None
+    apps: Annotated[
+        tuple[str, ...],
+        Meta(description="Django apps of your own, comma-separated, by module name; each is importable by Python."),
+    ] = ()
 
     tls_cert: Annotated[Path | None, Meta(description="PEM file of the certificate chain; with `MCP_TLS_KEY`.")] = None
     tls_key: Annotated[Path | None, Meta(description="PEM file of the private key; with `MCP_TLS_CERT`.")] = None

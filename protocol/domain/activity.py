@@ -6,6 +6,7 @@ import enum
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 LATENCIES_KEPT = 256
 """How many of the latest answers the percentiles are taken over."""
@@ -44,6 +45,13 @@ class Activity:
     last_activity: datetime | None = None
     pending: dict[str, PendingCommand] = field(default_factory=dict)
     latencies_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+
+    def describe_pending(self) -> list[dict[str, Any]]:
+        """The commands in flight, oldest first, as ``session.status`` shows them."""
+        return [
+            {"id": entry.message_id, "command": entry.command, "stage": entry.stage, "received_at": entry.received_at}
+            for entry in self.pending.values()
+        ]
 
     def get_latency_percentiles_ms(self) -> dict[str, float | None]:
         """``p50``, ``p95`` and ``p99`` in ms, each ``None`` as long as nothing was answered."""

@@ -13,8 +13,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Raw
 
-from protocol.domain.messages import Envelope, Metadata, OutgoingMessage, describe_field_error
-from protocol.errors import InvalidMessage, InvalidMetadata
+from protocol.domain.messages import Envelope, Identified, Metadata, OutgoingMessage, describe_field_error
+from protocol.errors import FrameInvalid, InvalidMessage, InvalidMetadata
 
 MAX_NESTING = 64
 """Arrays and objects within each other, the message itself included."""
@@ -55,6 +55,9 @@ class Codec(Protocol):
     def is_array(self, frame: bytes) -> bool:
         """Whether the frame is an array of messages; judged by its first bytes only."""
 
+    def find_id(self, frame: bytes) -> str | None:
+        """The id of a frame that is refused, so that its sender knows which it was; ``None`` where it has none."""
+
 
 def has_deep_json(frame: bytes) -> bool:
     """Whether a JSON text nests deeper than ``MAX_NESTING``; linear time, brackets inside strings do not count."""
@@ -91,6 +94,7 @@ class JSONCodec:
 
     def __init__(self) -> None:
         self._envelope = msgspec.json.Decoder(Envelope)
+        self._identified = msgspec.json.Decoder(Identified)
         self._encoder = msgspec.json.Encoder()
 
     def decode_envelope(self, frame: bytes) -> Envelope:
@@ -111,6 +115,9 @@ class JSONCodec:
     def is_array(self, frame: bytes) -> bool:
         return frame.lstrip()[:1] == b"["
 
+    def find_id(self, frame: bytes) -> str | None:
+        return _find_id(self._identified, frame)
+
 
 class MessagePackCodec:
     """Binary frames, MessagePack."""
@@ -120,6 +127,7 @@ class MessagePackCodec:
 
     def __init__(self) -> None:
         self._envelope = msgspec.msgpack.Decoder(Envelope)
+        self._identified = msgspec.msgpack.Decoder(Identified)
         self._encoder = msgspec.msgpack.Encoder()
 
     def decode_envelope(self, frame: bytes) -> Envelope:
@@ -145,6 +153,9 @@ class MessagePackCodec:
         head = frame[0] if frame else 0
         return 0x90 <= head <= 0x9F or head in (0xDC, 0xDD)
 
+    def find_id(self, frame: bytes) -> str | None:
+        return _find_id(self._identified, frame)
+
 
 def _decode_envelope(decoder: Any, frame: bytes) -> Envelope:
     try:
@@ -155,6 +166,14 @@ def _decode_envelope(decoder: Any, frame: bytes) -> Envelope:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidMessage("The frame cannot be decoded.") from error
     return envelope
+
+
+def _find_id(decoder: Any, frame: bytes) -> str | None:
+    try:
+        found: Identified = decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found.id
 
 
 JSON_CODEC = JSONCodec()
@@ -173,6 +192,29 @@ def choose_codec(offered: list[str]) -> Codec | None:
         if codec.subprotocol in offered:
             return codec
     return None
+
+
+def get_frame_bytes(codec: Codec, frame: str | bytes) -> bytes:
+    """The bytes of a frame as it came off the socket.
+
+    Raises:
+        InvalidMessage: text that is not UTF-8, which a server may also hand over as bytes.
+        FrameInvalid: it is not of the codec's kind.
+    """
+    if isinstance(frame, str):
+        if not codec.is_text:
+            raise FrameInvalid("This subprotocol takes binary frames.")
+        try:
+            return frame.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidMessage("The frame is not UTF-8.") from error
+    if codec.is_text:
+        try:
+            frame.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidMessage("The frame is not UTF-8.") from error
+        raise FrameInvalid("This subprotocol takes text frames.")
+    return frame
 
 
 def decode_metadata(codec: Codec, raw: Raw) -> Metadata:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from protocol.domain.activity import Activity, PendingCommand
-from protocol.domain.codec import Codec, decode_metadata
+from protocol.domain.codec import Codec, decode_metadata, get_frame_bytes
 from protocol.domain.handshake import Terms, negotiate
 from protocol.domain.messages import (
     AUTHENTICATION_METHODS,
@@ -31,24 +31,20 @@ from protocol.domain.messages import (
     HeartbeatAnswer,
     MessageType,
     Metadata,
-    OutgoingMessage,
-    OutgoingMetadata,
     ResponsePayload,
     SecurityLevel,
-    StoredResponse,
     describe_error,
     describe_field_error,
 )
+from protocol.domain.outgoing import Outgoing, mark_duplicate
 from protocol.domain.states import EXPECTED, Close, Event, State, get_next_state
 from protocol.errors import (
     AuthenticationRequired,
     DuplicateId,
     FeatureNotAgreed,
-    FrameInvalid,
     InvalidMessage,
     InvalidPayload,
     MCPError,
-    MessageTooLarge,
     Overloaded,
     SecurityLevelTooLow,
     Unavailable,
@@ -121,25 +117,26 @@ class Connection:
         """What the client says that it is."""
         self.closing: Close | None = None
         self.max_in_flight = terms.limits.max_in_flight
-        self._peer_max_size: int | None = None
         self._handshake_digest = hashlib.sha256()
-        self._now, self._tick, self._new_id, self._new_trace_id = now, tick, new_id, new_trace_id
-        self._output: list[bytes] = []
-        self.output_bytes = 0
-        """How much waits in ``take_output``."""
-        self.unsent_events = 0
+        self._now, self._tick, self._new_trace_id = now, tick, new_trace_id
+        self._outgoing = Outgoing(codec=codec, now=now, new_id=new_id, new_trace_id=new_trace_id)
+        self._unsent_events = 0
         self._dropped_events = 0
 
     # What comes in
 
     def receive(self, frame: str | bytes) -> ReceivedEvent | None:
         """Take one frame. Errors of the protocol are answered here; ``None`` means that nothing is left to do."""
+        if self.state is State.CLOSED:
+            # It crossed the closing frame, behind which nothing may be sent.
+            return None
         activity = self.activity
         activity.message_count += 1
         activity.last_activity = self._now()
         message_id: str | None = None
+        data = b""
         try:
-            data = self._get_bytes(frame)
+            data = get_frame_bytes(self.codec, frame)
             if self.codec.is_array(data):
                 self._refuse_array()
             envelope = self.codec.decode_envelope(data)
@@ -149,26 +146,11 @@ class Connection:
                 return self._receive_command(envelope)
             return self._receive_control(envelope, data)
         except MCPError as error:
-            self.fail(message_id, error)
+            # Not ``fail``: the message was never in flight, though a command of the same id may be.
+            self._refuse(message_id or self.codec.find_id(data), error)
             if isinstance(error, VersionUnsupported):
                 self.close(Close.VERSION_UNSUPPORTED)
             return None
-
-    def _get_bytes(self, frame: str | bytes) -> bytes:
-        if isinstance(frame, str):
-            if not self.codec.is_text:
-                raise FrameInvalid("This subprotocol takes binary frames.")
-            try:
-                return frame.encode()
-            except UnicodeEncodeError as error:
-                raise InvalidMessage("The frame is not UTF-8.") from error
-        if self.codec.is_text:
-            try:
-                frame.decode()
-            except UnicodeDecodeError as error:
-                raise InvalidMessage("The frame is not UTF-8.") from error
-            raise FrameInvalid("This subprotocol takes text frames.")
-        return frame
 
     def _refuse_array(self) -> None:
         if self.state is State.HANDSHAKING:
@@ -177,7 +159,7 @@ class Connection:
 
     def _receive_command(self, envelope: Envelope) -> CommandReceived:
         pending = self.activity.pending
-        metadata = decode_metadata(self.codec, envelope.metadata)
+        metadata = self._decode_metadata(envelope)
         level = self._check_security(envelope)
         payload = self._decode_payload(envelope, CommandPayload)
         running = pending.get(envelope.id)
@@ -209,11 +191,15 @@ class Connection:
         if envelope.type not in _FROM_CLIENT:
             raise UnsupportedType(f"The server takes no {envelope.type.value}.", details={"type": envelope.type.value})
         self._check_expected(envelope.type)
-        decode_metadata(self.codec, envelope.metadata)
+        if envelope.id in self.activity.pending:
+            raise DuplicateId("A command of this id is still in flight.")
+        self._decode_metadata(envelope)
         self._check_security(envelope)
         if envelope.type is MessageType.HEARTBEAT:
             heartbeat = self._decode_payload(envelope, Heartbeat)
-            self._send(MessageType.HEARTBEAT, HeartbeatAnswer(server_time=self._now()), correlation_id=envelope.id)
+            self._outgoing.put(
+                MessageType.HEARTBEAT, HeartbeatAnswer(server_time=self._now()), correlation_id=envelope.id
+            )
             return HeartbeatReceived(ack=heartbeat.ack)
         if envelope.type is MessageType.HANDSHAKE:
             self._shake_hands(envelope, frame)
@@ -232,6 +218,12 @@ class Connection:
             f"A {message_type.value} is not expected in state {self.state.value}.",
             details={"state": self.state.value, "type": message_type.value},
         )
+
+    def _decode_metadata(self, envelope: Envelope) -> Metadata:
+        metadata = decode_metadata(self.codec, envelope.metadata)
+        if metadata.content_encoding is not None:
+            raise FeatureNotAgreed("Compression was not agreed.", details={"path": "metadata.content_encoding"})
+        return metadata
 
     def _check_security(self, envelope: Envelope) -> SecurityLevel:
         security = envelope.security
@@ -276,18 +268,21 @@ class Connection:
         agreement = negotiate(request=request, terms=self.terms, connection_id=self.connection_id)
         self.client = request.client
         self.features = agreement.features
+        self.security_level = agreement.answer.security_level
         self.max_in_flight = agreement.answer.limits.max_in_flight
-        self._peer_max_size = request.max_message_size
+        self._outgoing.peer_max_size = request.max_message_size
         self._move(Event.SHOOK_HANDS)
         self._handshake_digest.update(frame)
-        self._handshake_digest.update(self._send(MessageType.HANDSHAKE, agreement.answer, correlation_id=envelope.id))
+        self._handshake_digest.update(
+            self._outgoing.put(MessageType.HANDSHAKE, agreement.answer, correlation_id=envelope.id)
+        )
 
     def accept_authentication(self, message_id: str, answer: AuthenticationAnswer) -> None:
         """Answer credentials that were found good; the first time, the connection becomes ready."""
         if self.state is State.AUTHENTICATING:
             self._move(Event.AUTHENTICATED)
             self._move(Event.SYNCHRONIZED)
-        self._send(MessageType.AUTHENTICATION, answer, correlation_id=message_id)
+        self._outgoing.put(MessageType.AUTHENTICATION, answer, correlation_id=message_id)
 
     def get_handshake_sha256(self) -> str:
         """Hex SHA-256 of both handshake frames, client's then server's."""
@@ -298,52 +293,53 @@ class Connection:
     def respond(self, message_id: str, payload: ResponsePayload, *, sequence: int | None = None) -> None:
         """The terminal answer of a command that was done."""
         self._settle(message_id)
-        self._send(MessageType.RESPONSE, payload, correlation_id=message_id, sequence=sequence)
+        self._outgoing.put(MessageType.RESPONSE, payload, correlation_id=message_id, sequence=sequence)
 
     def answer(self, message_id: str, payload: ResponsePayload | ErrorPayload) -> None:
         """The terminal answer of a command, whichever it is."""
-        if isinstance(payload, ErrorPayload):
-            self.fail_with(message_id, payload)
-        else:
-            self.respond(message_id, payload)
+        self._settle(message_id)
+        self.repeat(message_id, payload)
 
     def fail(
         self, message_id: str | None, error: MCPError, *, trace_id: str | None = None, sequence: int | None = None
     ) -> None:
         """The terminal answer of a command that was not done, or of a message that is none."""
-        payload = describe_error(error, trace_id=trace_id or self._new_trace_id())
-        self.fail_with(message_id, payload, sequence=sequence)
-
-    def fail_with(self, message_id: str | None, payload: ErrorPayload, *, sequence: int | None = None) -> None:
-        """As ``fail``, with a payload that was made elsewhere."""
-        self.activity.error_count += 1
-        # A duplicate id answers a message that is not the one in flight.
-        if message_id is not None and payload.code != DuplicateId.code:
+        if message_id is not None:
             self._settle(message_id)
-        self._send(MessageType.ERROR, payload, correlation_id=message_id, sequence=sequence)
+        self._refuse(message_id, error, trace_id=trace_id, sequence=sequence)
+
+    def _refuse(
+        self, message_id: str | None, error: MCPError, *, trace_id: str | None = None, sequence: int | None = None
+    ) -> None:
+        self.activity.error_count += 1
+        payload = describe_error(error, trace_id=trace_id or self._new_trace_id())
+        self._outgoing.put(MessageType.ERROR, payload, correlation_id=message_id, sequence=sequence)
 
     def deliver(self, message_type: MessageType, payload: bytes, *, correlation_id: str, sequence: int) -> None:
         """Send a numbered message out of the outbox; ``payload`` is its payload as JSON."""
         repeats = self._settle(correlation_id)
         if message_type is MessageType.ERROR:
             self.activity.error_count += 1
-        self._send(message_type, msgspec.Raw(payload), correlation_id=correlation_id, sequence=sequence)
+        self._outgoing.put(message_type, msgspec.Raw(payload), correlation_id=correlation_id, sequence=sequence)
         for _ in range(repeats):
-            self._send(message_type, mark_duplicate(message_type, payload), correlation_id=correlation_id)
+            self._outgoing.put(message_type, mark_duplicate(message_type, payload), correlation_id=correlation_id)
 
     def emit(self, event: str, data: Any, *, correlation_id: str | None = None) -> bool:
         """Send an event; ``False`` where it was dropped.
 
-        That is where its command has its terminal answer already, after which none may follow, or where the reader is
-        too far behind: then ``session.lagged`` follows once it has caught up.
+        That is where its command has its terminal answer already, after which none may follow, where it is larger than
+        the client takes, or where the reader is too far behind: then ``session.lagged`` follows once it has caught up.
         """
         if correlation_id is not None and correlation_id not in self.activity.pending:
             return False
-        if self.unsent_events >= MAX_UNSENT_EVENTS:
+        if self._unsent_events >= MAX_UNSENT_EVENTS:
             self._dropped_events += 1
             return False
-        self.unsent_events += 1
-        self._send(MessageType.EVENT, EventPayload(event=event, data=data), correlation_id=correlation_id)
+        if not self._outgoing.put(
+            MessageType.EVENT, EventPayload(event=event, data=data), correlation_id=correlation_id
+        ):
+            return False
+        self._unsent_events += 1
         return True
 
     def begin_drain(self) -> None:
@@ -359,20 +355,29 @@ class Connection:
 
     def take_output(self) -> list[bytes]:
         """The encoded messages to send, oldest first; they are the caller's from now on."""
-        output, self._output = self._output, []
-        self.output_bytes = self.unsent_events = 0
+        output = self._outgoing.take()
+        self._unsent_events = 0
         if self._dropped_events and self.state is not State.CLOSED:
             dropped, self._dropped_events = self._dropped_events, 0
-            self._send(MessageType.EVENT, EventPayload("session.lagged", {"dropped": dropped}), correlation_id=None)
+            self._outgoing.put(
+                MessageType.EVENT, EventPayload("session.lagged", {"dropped": dropped}), correlation_id=None
+            )
         return output
 
     def has_output(self) -> bool:
-        return bool(self._output)
+        return bool(self._outgoing)
+
+    @property
+    def output_bytes(self) -> int:
+        """How much waits in ``take_output``."""
+        return self._outgoing.size_bytes
 
     def repeat(self, message_id: str, payload: ResponsePayload | ErrorPayload) -> None:
         """Answer a command that was sent again while in flight; the first one's answer is still to come."""
         message_type = MessageType.ERROR if isinstance(payload, ErrorPayload) else MessageType.RESPONSE
-        self._send(message_type, payload, correlation_id=message_id)
+        if message_type is MessageType.ERROR:
+            self.activity.error_count += 1
+        self._outgoing.put(message_type, payload, correlation_id=message_id)
 
     def _settle(self, message_id: str) -> int:
         """Take the command as answered; how often it was sent again meanwhile."""
@@ -382,42 +387,5 @@ class Connection:
         self.activity.latencies_seconds.append(self._tick() - entry.received_tick)
         return entry.repeats
 
-    def _send(
-        self, message_type: MessageType, payload: Any, *, correlation_id: str | None, sequence: int | None = None
-    ) -> bytes:
-        metadata = None
-        if correlation_id is not None or sequence is not None:
-            metadata = OutgoingMetadata(correlation_id=correlation_id, sequence=sequence)
-        message = OutgoingMessage(
-            id=self._new_id(),
-            type=message_type,
-            payload=payload,
-            timestamp=self._now().isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
-            metadata=metadata,
-        )
-        encoded = self.codec.encode(message)
-        if self._peer_max_size is not None and len(encoded) > self._peer_max_size:
-            if message_type is MessageType.EVENT:
-                # Events may be dropped; an error in its place would end the command.
-                return b""
-            error = MessageTooLarge("The answer is larger than the client takes.", details={"size_bytes": len(encoded)})
-            encoded = self.codec.encode(
-                msgspec.structs.replace(
-                    message,
-                    type=MessageType.ERROR,
-                    payload=describe_error(error, trace_id=self._new_trace_id()),
-                )
-            )
-        self._output.append(encoded)
-        self.output_bytes += len(encoded)
-        return encoded
-
     def _move(self, event: Event) -> None:
         self.state = get_next_state(self.state, event)
-
-
-def mark_duplicate(message_type: MessageType, payload: bytes) -> Any:
-    """An answer's payload (JSON) for a command that was sent again; an error has no mark."""
-    if message_type is MessageType.ERROR:
-        return msgspec.Raw(payload)
-    return msgspec.structs.replace(msgspec.json.decode(payload, type=StoredResponse), duplicate=True)

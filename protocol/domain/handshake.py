@@ -47,12 +47,14 @@ def negotiate(*, request: HandshakeRequest, terms: Terms, connection_id: str) ->
     limits = terms.limits
     if request.max_in_flight is not None:
         limits = msgspec.structs.replace(limits, max_in_flight=min(limits.max_in_flight, request.max_in_flight))
+    # Raised where the server demands more, never below what the client asks for.
+    level = max(terms.minimum_level, request.security_level or terms.minimum_level, key=lambda level: level.rank)
     features = tuple(feature for feature in SUPPORTED_FEATURES if feature in request.features)
     answer = HandshakeAnswer(
         protocol_version=PROTOCOL_VERSION,
         server=terms.server,
         connection_id=connection_id,
-        security_level=terms.minimum_level,
+        security_level=level,
         features=features,
         limits=limits,
         authentication=AuthenticationOffer(methods=AUTHENTICATION_METHODS),

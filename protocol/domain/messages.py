@@ -61,6 +61,7 @@ class Priority(enum.StrEnum):
 MessageId = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._:-]{1,64}\Z")]
 # A deadline of a day is longer than any run; an unbounded one would overflow timers.
 TimeoutMs = Annotated[int, Meta(ge=1, le=86_400_000)]
+MAX_REASON_CHARACTERS = 200
 NO_RAW = Raw(b"")
 """A ``Raw`` field's absence; msgspec has no ``Raw | None``."""
 
@@ -81,6 +82,12 @@ class Envelope(Struct, frozen=True, forbid_unknown_fields=True):
     timestamp: Annotated[datetime, Meta(tz=True)]
     metadata: Raw = NO_RAW
     security: Security | None = None
+
+
+class Identified(Struct, frozen=True):
+    """What is read of a frame that is no message: whose it would have been."""
+
+    id: MessageId
 
 
 class Metadata(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -241,7 +248,8 @@ class OutgoingMessage(Struct, frozen=True, omit_defaults=True):
 def describe_field_error(error: msgspec.ValidationError) -> tuple[str, str]:
     """What is wrong and where: msgspec's message in two, e.g. ``("Expected `int`, got `str`", "limit")``."""
     reason, _, path = str(error).partition(" - at `$")
-    return reason, path.rstrip("`").lstrip(".")
+    # It repeats unknown names, which may be as long as the frame.
+    return reason[:MAX_REASON_CHARACTERS], path.rstrip("`").lstrip(".")
 
 
 def describe_error(error: MCPError, *, trace_id: str) -> ErrorPayload:

@@ -69,7 +69,7 @@ def test_contracts_hold_as_they_are(copy: Path) -> None:
         ("protocol/dispatch.py", "import tools.selectors", "Apps"),
         ("security/selectors.py", "import tools.models", "Apps"),
         ("security/models.py", "import security.services", "The files of an app"),
-        ("tools/selectors.py", "import tools.services", "The files of tools"),
+        ("tools/selectors/catalog.py", "import tools.services", "The files of tools"),
         ("tools/adapters/python.py", "import tools.services", "The files of tools"),
         ("tools/commands.py", "import tools.tasks", "The files of tools"),
         ("protocol/registry.py", "import protocol.link", "The files of the message kernel"),

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from websockets import CloseCode, ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.services import STOP_SECONDS, Product, list_running, run_product, wait_until
 
@@ -129,7 +131,13 @@ def test_any_other_part_that_dies_is_started_again(own: Product, part: str) -> N
 
 def test_sigterm_stops_all_in_order_and_the_next_start_is_fast(own: Product) -> None:
     processes = list_all(own)
-    assert own.stop() < STOP_SECONDS
+    with connect(own.websocket_url) as client:
+        assert own.stop() < STOP_SECONDS
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                assert "session.draining" in str(client.recv(timeout=STOP_SECONDS))
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == CloseCode.SERVICE_RESTART
     assert own.process is not None
     assert own.process.returncode == 0
     assert list_running(processes) == []

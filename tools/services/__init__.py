@@ -21,6 +21,7 @@ from tools.services.supervision import (
     renew_lease,
     take_lease,
 )
+from tools.services.switching import disable_tool, enable_tool
 
 __all__ = [
     "LEASE",
@@ -33,6 +34,8 @@ __all__ = [
     "call_tool",
     "cancel_execution",
     "choose_measures",
+    "disable_tool",
+    "enable_tool",
     "end_lease",
     "expire_execution",
     "expire_overdue_executions",

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from mcp_site.serving.parent import end_with_parent
-from mcp_site.serving.parts import EVERYTHING, MODULES, PartOptions, get_part
+from mcp_site.serving.parts import EVERYTHING, MODULES, PARTS_WITHOUT_BROKER, PartOptions, get_part
 from mcp_site.serving.preflight import check_broker_runs
 
 
@@ -22,7 +22,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parts = [name for name in MODULES if name != EVERYTHING]
-        parser.add_argument("part", nargs="?", choices=parts, help="run this part alone; without it everything")
+        parser.add_argument(
+            "part", nargs="?", choices=parts, help="run this part alone (prepare: migrate, accounts, tools; then end)"
+        )
         parser.add_argument("--web-workers", type=_parse_count, metavar="N", help="default: MCP_WEB_WORKERS")
         parser.add_argument("--task-workers", type=_parse_count, metavar="N", help="default: MCP_TASK_WORKERS")
         parser.add_argument("--listener", type=int, metavar="DESCRIPTOR", help="an inherited socket to listen on")
@@ -31,7 +33,7 @@ class Command(BaseCommand):
         if part is not None:
             if settings.MCP.supervisor_pid:
                 end_with_parent(parent_pid=settings.MCP.supervisor_pid)
-            else:
+            elif part not in PARTS_WITHOUT_BROKER:
                 check_broker_runs(settings.BROKER_SOCKET)
         sys.exit(
             get_part(part or EVERYTHING).run(

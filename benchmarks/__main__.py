@@ -1,0 +1,261 @@
+"""``python -m benchmarks``: start the product, measure it, stop it, write what was found."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from benchmarks.load import Workload
+from benchmarks.measure import (
+    EXECUTE_CONNECTIONS,
+    PING_LOADS,
+    Load,
+    LoadFailed,
+    Target,
+    measure_loads,
+    measure_memory,
+    measure_starts,
+    weigh,
+)
+from benchmarks.picture import draw_report
+from benchmarks.processes import find_roles
+from benchmarks.product import PINNED, PROJECT_ROOT, ProductError, find_filesystem, install_product
+from benchmarks.profiles import PARTS, profile_loads
+from benchmarks.results import (
+    LoadResult,
+    Profile,
+    Report,
+    describe_database,
+    describe_machine,
+    get_now,
+    list_versions,
+    read_commit,
+    write_report,
+)
+from benchmarks.tables import format_report
+
+RESULTS: Final = PROJECT_ROOT / "benchmarks" / "results"
+PROFILED_CONNECTIONS: Final = 10
+"""Of `tools.execute`: the load nearest to this is profiled."""
+WHAT: Final = ("ping", "execute", "memory", "start", "all")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The command line."""
+
+    what: str
+    seconds: float
+    warm_up: float
+    repeat: int
+    connections: tuple[int, ...] | None
+    idle_connections: int
+    profile: bool
+    url: str | None
+    key: str | None
+    pid: int | None
+    output: Path
+    variables: dict[str, str]
+
+    def wants(self, what: str) -> bool:
+        return self.what in (what, "all")
+
+
+def parse_options(arguments: Sequence[str]) -> Options:
+    """The command line as options; ends the process where they do not fit."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=WHAT, default="all")
+    parser.add_argument("--seconds", type=_positive(float), default=8.0, help="of each window (default %(default)s)")
+    parser.add_argument("--warm-up", type=_positive(float), default=2.0, metavar="SECONDS", help="before each window")
+    parser.add_argument("--repeat", type=_positive(int), default=3, help="windows of each load; medians are shown")
+    parser.add_argument("--connections", type=_parse_list, metavar="N,N,…", help="instead of the usual numbers of them")
+    parser.add_argument("--idle-connections", type=_positive(int), default=1000, metavar="N", help="for the memory")
+    parser.add_argument("--profile", action="store_true", help="run the loads again under a profiler")
+    parser.add_argument("--web-workers", type=_positive(int), default=1, metavar="N")
+    parser.add_argument("--task-workers", type=_positive(int), default=2, metavar="N")
+    parser.add_argument("--database-url", metavar="URL", help="instead of SQLite; the database is written to")
+    parser.add_argument("--url", help="measure a server that runs already: its WebSocket; the key is in MCP_API_KEY")
+    parser.add_argument("--pid", type=_positive(int), help="with --url: its `serve`, where it runs on this machine")
+    parser.add_argument("--name", help="of the files in benchmarks/results/; without it they go to its local/")
+    parser.add_argument("--output", type=Path, help="the JSON file; the picture is laid beside it")
+    given = parser.parse_args(arguments)
+    key = os.environ.get("MCP_API_KEY")
+    if given.url is not None:
+        if not key:
+            parser.error("--url needs the agent's key in MCP_API_KEY")
+        if given.what in ("start", "memory") or given.profile:
+            parser.error("start, memory and --profile need a product that the benchmarks start themselves")
+    elif given.pid is not None:
+        parser.error("--pid goes with --url")
+    variables = {"MCP_WEB_WORKERS": str(given.web_workers), "MCP_TASK_WORKERS": str(given.task_workers)}
+    if given.database_url is not None:
+        variables["DATABASE_URL"] = given.database_url
+    name = f"{given.name}.json" if given.name else f"local/{given.what}.json"
+    return Options(
+        what=given.what,
+        seconds=given.seconds,
+        warm_up=given.warm_up,
+        repeat=given.repeat,
+        connections=given.connections,
+        idle_connections=given.idle_connections,
+        profile=given.profile,
+        url=given.url,
+        key=key,
+        pid=given.pid,
+        output=given.output or RESULTS / name,
+        variables=variables,
+    )
+
+
+def measure(options: Options) -> Report:
+    """Everything that is asked for.
+
+    Raises:
+        LoadFailed, ProductError: something did not work; nothing is left running.
+    """
+    commit, has_local_changes = read_commit(PROJECT_ROOT)
+    report = Report(
+        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        taken_at=get_now(),
+        machine=describe_machine(),
+        versions=list_versions(),
+        commit=commit,
+        has_local_changes=has_local_changes,
+        settings={**PINNED, **{name: value for name, value in options.variables.items() if name != "DATABASE_URL"}},
+        database=describe_database(
+            url=options.variables.get("DATABASE_URL"), filesystem=find_filesystem(Path(tempfile.gettempdir()))
+        ),
+    )
+    if options.url is not None:
+        return measure_running(options, report)
+    report = measure_own(options, report)
+    if not options.profile:
+        return report
+    say("profiling")
+    return msgspec.structs.replace(report, profiles=profile(options, report))
+
+
+def measure_running(options: Options, report: Report) -> Report:
+    """A server that somebody else started."""
+    roles = dict(find_roles(options.pid)) if options.pid is not None else {}
+    target = Target(url=options.url or "", key=options.key or "", roles=roles)
+    report = msgspec.structs.replace(report, settings={}, database={"engine": "unknown"})
+    return measure_workloads(options, report, target)
+
+
+def measure_own(options: Options, report: Report) -> Report:
+    """A product of our own."""
+    with install_product(options.variables) as product:
+        if options.wants("start"):
+            say("starting and stopping")
+            report = msgspec.structs.replace(report, start=measure_starts(product, repeats=options.repeat))
+        else:
+            product.start()
+        target = Target(url=product.websocket_url, key=product.key, roles=dict(product.find_roles()))
+        started = weigh(target.roles) if options.wants("memory") else {}
+        report = measure_workloads(options, report, target)
+        if options.wants("memory"):
+            say("memory")
+            memory = measure_memory(target, started=started, connections=options.idle_connections)
+            report = msgspec.structs.replace(report, memory=memory)
+        product.stop()
+    return report
+
+
+def measure_workloads(options: Options, report: Report, target: Target) -> Report:
+    """Ping and execute, as far as they are asked for."""
+    ping: list[LoadResult] = []
+    execute: list[LoadResult] = []
+    if options.wants("ping"):
+        say("session.ping")
+        ping = measure_loads(target, list_ping_loads(options), repeats=options.repeat)
+    if options.wants("execute"):
+        say("tools.execute")
+        execute = measure_loads(target, list_execute_loads(options), repeats=options.repeat)
+    return msgspec.structs.replace(report, ping=ping, execute=execute)
+
+
+def profile(options: Options, report: Report) -> list[Profile]:
+    """The loads that were measured, under a profiler; of `tools.execute` one."""
+    measured_us = {
+        (result.workload.value, result.connections, result.in_flight, part): result.median.cpu_us[part]
+        for result in (*report.ping, *report.execute)
+        for part in PARTS
+    }
+    profiles: list[Profile] = []
+    if report.ping:
+        found = profile_loads(options.variables, list_ping_loads(options), measured_us=measured_us)
+        # Pings never reach the worker.
+        profiles += [profile for profile in found if profile.part == "web"]
+    if report.execute:
+        load = min(list_execute_loads(options), key=lambda load: abs(load.connections - PROFILED_CONNECTIONS))
+        profiles += profile_loads(options.variables, [load], measured_us=measured_us)
+    return profiles
+
+
+def list_ping_loads(options: Options) -> list[Load]:
+    shapes: Sequence[tuple[int, int]] = PING_LOADS
+    if options.connections is not None:
+        shapes = (*((count, 1) for count in options.connections), (1, 32))
+    return [_make_load(options, Workload.PING, connections, in_flight) for connections, in_flight in shapes]
+
+
+def list_execute_loads(options: Options) -> list[Load]:
+    counts = options.connections or EXECUTE_CONNECTIONS
+    return [_make_load(options, Workload.EXECUTE, connections, 1) for connections in counts]
+
+
+def _make_load(options: Options, workload: Workload, connections: int, in_flight: int) -> Load:
+    return Load(
+        workload=workload,
+        connections=connections,
+        in_flight=in_flight,
+        seconds=options.seconds,
+        warm_up_seconds=options.warm_up,
+    )
+
+
+def say(text: str) -> None:
+    """What is being done, for whoever waits."""
+    print(f"… {text}", file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code: 1 where the product failed or an answer was wrong."""
+    options = parse_options(arguments)
+    try:
+        report = measure(options)
+    except (LoadFailed, ProductError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    picture = options.output.with_suffix(".png")
+    write_report(report, path=options.output)
+    draw_report(report, path=picture)
+    print(format_report(report))
+    print(f"\n{options.output}\n{picture}")
+    return 1 if report.list_errors() else 0
+
+
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError("must be above 0")
+        return value
+
+    return parse
+
+
+def _parse_list(text: str) -> tuple[int, ...]:
+    return tuple(int(_positive(int)(part)) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

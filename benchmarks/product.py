@@ -1,0 +1,165 @@
+"""The product as the benchmarks start it: `manage.py serve`, pinned settings, a private folder, a free port."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from benchmarks.processes import Roles, find_roles, is_running, read_cpu_seconds
+
+PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
+START_SECONDS: Final = 90.0
+STOP_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 0.005
+CALM_SHARE: Final = 0.1
+"""Of a core: below it the product counts as idle."""
+
+PINNED: Final[Mapping[str, str]] = {
+    "MCP_BIND": "127.0.0.1",
+    "MCP_PORT": "0",
+    "MCP_WEB_WORKERS": "1",
+    "MCP_TASK_WORKERS": "2",
+    "MCP_DATABASE_THREADS": "4",
+    "MCP_LOG_LEVEL": "info",
+    "MCP_MAX_IN_FLIGHT": "64",
+    "MCP_MAX_CONNECTIONS": "2000",
+    "MCP_HEARTBEAT_INTERVAL_SECONDS": "20",
+}
+"""All that a figure depends on, written down even where it is the default."""
+
+
+class ProductError(Exception):
+    """It does not start, does not stop, or leaves something behind."""
+
+
+class RunFile(msgspec.Struct, frozen=True):
+    """What `serve` writes of itself, as far as it is needed here."""
+
+    pid: int
+    url: str
+    websocket_url: str
+
+
+class Product:
+    """One installation in a folder; started and stopped any number of times."""
+
+    def __init__(self, *, folder: Path, variables: Mapping[str, str]) -> None:
+        self.data_dir = folder / "var"
+        self.variables = dict(variables)
+        self._log = folder / "serve.out"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run_file = self.data_dir / "run" / "serve.json"
+
+    @property
+    def websocket_url(self) -> str:
+        return self._read_run_file().websocket_url
+
+    @property
+    def key(self) -> str:
+        """The first agent's."""
+        return (self.data_dir / "first-run" / "agent-api-key").read_text().strip()
+
+    def start(self) -> float:
+        """Start it; the seconds until ``/readyz`` answers 200.
+
+        Raises:
+            ProductError: it does not become ready.
+        """
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.data_dir.parent),
+            "MCP_DATA_DIR": str(self.data_dir),
+            **self.variables,
+        }
+        started = time.perf_counter()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "manage.py", "serve"], cwd=PROJECT_ROOT, env=environment, stdout=log, stderr=log
+            )
+        while not self._run_file.exists():
+            if self._process.poll() is not None or time.perf_counter() - started > START_SECONDS:
+                raise ProductError(f"the product does not start:\n{self._log.read_text(errors='replace')[-2000:]}")
+            time.sleep(POLL_SECONDS)
+        with urllib.request.urlopen(f"{self._read_run_file().url}readyz", timeout=10) as answer:  # noqa: S310  # our own
+            if answer.status != 200:
+                raise ProductError(f"/readyz answers {answer.status}")
+        return time.perf_counter() - started
+
+    def stop(self) -> float:
+        """Stop it; the seconds until nothing of it runs.
+
+        Raises:
+            ProductError: it does not end in time, or not in order, or a process is left.
+        """
+        assert self._process is not None
+        pids = [pid for role in self.find_roles().values() for pid in role]
+        started = time.perf_counter()
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            exit_code = self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ProductError(f"the product does not stop within {STOP_SECONDS:g} s") from None
+        seconds = time.perf_counter() - started
+        left = [pid for pid in pids if is_running(pid)]
+        if exit_code != 0 or left:
+            raise ProductError(f"the product stopped with exit code {exit_code} and left the processes {left}")
+        return seconds
+
+    def kill(self) -> None:
+        """End what may be left of it: its processes end with the supervisor."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(STOP_SECONDS)
+
+    def find_roles(self) -> Roles:
+        """Its processes by part."""
+        assert self._process is not None
+        return find_roles(self._process.pid)
+
+    def _read_run_file(self) -> RunFile:
+        return msgspec.json.decode(self._run_file.read_bytes(), type=RunFile)
+
+
+@contextmanager
+def install_product(variables: Mapping[str, str]) -> Iterator[Product]:
+    """A product in a folder of its own, not started yet; both are gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="mcp-benchmark-"))
+    product = Product(folder=folder, variables={**PINNED, **variables})
+    try:
+        yield product
+    finally:
+        product.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_until_calm(roles: Roles, *, seconds: float = 15.0, window_seconds: float = 0.5) -> None:
+    """Return once the processes are idle, or after so many seconds."""
+    pids = [pid for role in roles.values() for pid in role]
+    give_up_at = time.monotonic() + seconds
+    while time.monotonic() < give_up_at:
+        before = read_cpu_seconds(pids)
+        time.sleep(window_seconds)
+        if read_cpu_seconds(pids) - before < CALM_SHARE * window_seconds:
+            return
+
+
+def find_filesystem(path: Path) -> str:
+    """The kind of file system that the path is on: what a commit costs depends on it."""
+    best, kind = "", "unknown"
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, mount, name, *_ = line.split()
+        if len(mount) > len(best) and path.resolve().is_relative_to(mount):
+            best, kind = mount, name
+    return kind

@@ -1,0 +1,1 @@
+"""How the console writes dates: as they sort, and to the second."""

@@ -1,0 +1,1 @@
+"""See ``formats``; Django looks for a package of each language."""

@@ -1,0 +1,169 @@
+"""The console's pages of sessions and their outboxes, and what every page that is only looked at shares.
+
+An edge: it reads and renders. Nothing here is written by hand: connections write sessions, services write outboxes.
+"""
+
+from __future__ import annotations
+
+import uuid
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Final, cast
+
+from django.contrib import admin
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.admin import ModelAdmin
+from unfold.contrib.filters.admin import RadioFilter
+from unfold.decorators import display
+from unfold.views import ChangeList
+
+from protocol import selectors
+from protocol.domain.states import Close
+from protocol.models import OutboxMessage, Session
+from protocol.sessions import LOST_AFTER
+
+MAX_LISTED: Final = 10_000
+"""Rows that a list can be paged through; whoever looks for older ones filters."""
+CLOSE_MEANINGS: Final = MappingProxyType(
+    {
+        **{close.code: close.value.meaning for close in Close},
+        # What is no reason of the server's: the client, or the network between, ended it.
+        1001: "the client went away",
+        1005: "closed by the client without a code",
+        1006: "the connection was lost",
+    }
+)
+SESSION_COLOURS: Final = {"connected": "success", "lost": "warning", "ended": ""}
+KIND_COLOURS: Final = {"response": "success", "error": "danger"}
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # not subscriptable at run time
+    """Counts no further than ``MAX_LISTED``: of a million rows nobody pages through, counting all is what is slow."""
+
+    template_name = "console/pagination.html"
+
+    @cached_property
+    def _counted(self) -> int:
+        # In the list's own order, so that the index that orders it also counts it.
+        return cast("QuerySet[Any]", self.object_list)[: MAX_LISTED + 1].count()
+
+    @cached_property
+    def count(self) -> int:
+        return min(self._counted, MAX_LISTED)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are rows beyond those that can be paged through."""
+        return self._counted > MAX_LISTED
+
+
+class BoundedChangeList(ChangeList):
+    """A list that does not say how many rows there are without its filters."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.full_result_count = self.result_count
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """Pages of rows that are looked at: no adding, changing or deleting, and lists that are never counted in full."""
+
+    paginator = BoundedPaginator
+    list_per_page = 50
+    list_max_show_all = 0
+    list_filter_submit = True
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    actions = None
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return BoundedChangeList
+
+    def has_add_permission(self, request: HttpRequest, *_args: Any) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, *_args: Any, **_kwargs: Any) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, *_args: Any, **_kwargs: Any) -> bool:
+        return False
+
+
+class ConnectedFilter(RadioFilter):
+    title = "connection"
+    parameter_name = "connected"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Connected"), ("no", "Ended")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Session]) -> QuerySet[Session]:
+        return queryset.filter(ended_at__isnull=self.value() == "yes") if self.value() in ("yes", "no") else queryset
+
+
+@admin.register(Session)
+class SessionAdmin(ReadOnlyAdmin):
+    list_display = ["client", "account", "state", "remote_address", "created_at", "seen_at", "ended_at", "how_it_ended"]
+    list_filter = [ConnectedFilter]
+    list_select_related = ["account"]
+    search_fields = ["account__username", "client_name", "remote_address"]
+    search_help_text = "Account, client, address or id"
+    sortable_by = ["created_at"]
+    fieldsets = [
+        (None, {"fields": ["state", "account", "client", "remote_address", "id"]}),
+        ("Time", {"fields": ["created_at", "seen_at", "ended_at", "how_it_ended"]}),
+        ("Messages", {"fields": ["last_sequence", "acknowledged_sequence", "owed"]}),
+        ("On the server", {"fields": ["credential_id", "channel"]}),
+    ]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Session], search_term: str
+    ) -> tuple[QuerySet[Session], bool]:
+        try:
+            return queryset.filter(id=uuid.UUID(search_term)), False
+        except ValueError:
+            found: tuple[QuerySet[Session], bool] = super().get_search_results(request, queryset, search_term)
+            return found
+
+    @display(description="client")
+    def client(self, obj: Session) -> str:
+        return f"{obj.client_name} {obj.client_version}".strip() or "unnamed"
+
+    @display(description="state", label=SESSION_COLOURS)
+    def state(self, obj: Session) -> str:
+        if obj.ended_at is not None:
+            return "ended"
+        return "connected" if obj.seen_at >= timezone.now() - LOST_AFTER else "lost"
+
+    @display(description="how it ended")
+    def how_it_ended(self, obj: Session) -> str | None:
+        if obj.ended_at is None:
+            return None
+        if obj.close_code is None:
+            return "its process was lost"
+        return f"{obj.close_code}: {CLOSE_MEANINGS.get(obj.close_code, 'a code of the client')}"
+
+    @display(description="messages it is still owed")
+    def owed(self, obj: Session) -> int:
+        return selectors.count_unacknowledged_messages(session_id=obj.id)
+
+
+@admin.register(OutboxMessage)
+class OutboxMessageAdmin(ReadOnlyAdmin):
+    list_display = ["sequence", "session", "kind_label", "correlation_id", "created_at"]
+    list_select_related = ["session"]
+    search_fields = ["correlation_id"]
+    search_help_text = "Id of the command"
+    ordering = ["-id"]
+    sortable_by: list[str] = []
+    fields = ["sequence", "session", "kind_label", "correlation_id", "created_at"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[OutboxMessage]:
+        queryset: QuerySet[OutboxMessage] = super().get_queryset(request)
+        return queryset.defer("payload")
+
+    @display(description="kind", label=KIND_COLOURS)
+    def kind_label(self, obj: OutboxMessage) -> str:
+        return obj.kind

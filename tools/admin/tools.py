@@ -1,0 +1,164 @@
+"""Tools with their versions, and the switch that lets nobody run one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import RadioFilter
+from unfold.decorators import action, display
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminTextareaWidget
+
+from protocol.admin import ReadOnlyAdmin
+from tools import selectors, services
+from tools.admin.labels import TOOL_COLOURS, make_label
+from tools.models import Tool
+
+MAX_VERSIONS: Final = 20
+"""Versions that a tool's page shows, the newest; each with both its schemas."""
+
+
+class ToolStateFilter(RadioFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(state, state) for state in selectors.TOOL_STATES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Tool]) -> QuerySet[Tool]:
+        state = self.value()
+        return selectors.filter_tools_by_state(queryset, state=state) if state else queryset
+
+
+class DisablingForm(BaseDialogForm):
+    reason = forms.CharField(
+        max_length=500,
+        help_text="Callers are told it.",
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
+    )
+
+
+@admin.register(Tool)
+class ToolAdmin(ReadOnlyAdmin):
+    list_display = ["name", "state_label", "version", "version_count", "capabilities", "last_run", "description"]
+    list_filter = [ToolStateFilter]
+    list_select_related = ["current_version"]
+    search_fields = ["name", "current_version__description"]
+    search_help_text = "Name or description"
+    sortable_by = ["name"]
+    fieldsets: list[Any] = []
+    actions_detail = ["disable", "enable"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Tool]:
+        return selectors.annotate_tools(super().get_queryset(request))
+
+    def has_switch_permission(self, request: HttpRequest, *_args: Any) -> bool:
+        return request.user.has_perm("tools.change_tool")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
+        tool = self.get_object(request, object_id)
+        is_disabled = tool is not None and tool.state == Tool.State.DISABLED
+        hidden = "tools_tool_disable" if is_disabled else "tools_tool_enable"
+        return [each for each in super().get_actions_detail(request, object_id) if each.action_name != hidden]
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        tool: Tool = context["original"]
+        versions = list(tool.versions.order_by("-created_at")[:MAX_VERSIONS])
+        context |= {
+            "state": make_label(self.state_label(tool), colours=TOOL_COLOURS),
+            "versions": [
+                {
+                    "row": row,
+                    "state": make_label(row.state, colours=TOOL_COLOURS),
+                    "executions_query": urlencode({"tool__id__exact": tool.pk, "version": row.pk}),
+                }
+                for row in versions
+            ],
+            "versions_left_out": self.count_versions(tool) - len(versions),
+            "executions_query": urlencode({"tool__id__exact": tool.pk}),
+        }
+        rendered: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
+        return rendered
+
+    @action(
+        description="Disable",
+        icon="block",
+        permissions=["switch"],
+        dialog={
+            "title": "Disable this tool?",
+            "description": "New calls of it are refused; what was accepted before goes on.",
+            "form_class": DisablingForm,
+            "form_submit_text": "Disable",
+        },
+    )
+    def disable(self, request: HttpRequest, form: DisablingForm, object_id: str) -> HttpResponse:
+        tool = self.get_object(request, object_id)
+        reason = form.cleaned_data["reason"]
+        if services.disable_tool(tool=tool, reason=reason):
+            self.log_change(request, tool, f"Disabled: {reason}")
+            self.message_user(request, f"{tool} is disabled.", messages.SUCCESS)
+        else:
+            self.message_user(request, f"{tool} was disabled already.", messages.WARNING)
+        return HttpResponse(headers={"HX-Redirect": reverse("admin:tools_tool_change", args=[object_id])})
+
+    @action(
+        description="Enable",
+        icon="check",
+        permissions=["switch"],
+        dialog={
+            "title": "Enable this tool?",
+            "description": "It can be called again at once.",
+            "form_class": None,
+            "form_submit_text": "Enable",
+        },
+    )
+    def enable(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        tool = self.get_object(request, object_id)
+        if services.enable_tool(tool=tool):
+            self.log_change(request, tool, "Enabled.")
+            self.message_user(request, f"{tool} is enabled.", messages.SUCCESS)
+        else:
+            self.message_user(request, f"{tool} was enabled already.", messages.WARNING)
+        return HttpResponse(headers={"HX-Redirect": reverse("admin:tools_tool_change", args=[object_id])})
+
+    @display(description="state", label=TOOL_COLOURS)
+    def state_label(self, obj: Tool) -> str:
+        return selectors.get_tool_wire_state(obj)
+
+    @display(description="version")
+    def version(self, obj: Tool) -> str | None:
+        return None if obj.current_version is None else obj.current_version.version
+
+    @display(description="capabilities")
+    def capabilities(self, obj: Tool) -> str | None:
+        return None if obj.current_version is None else ", ".join(obj.current_version.capabilities) or None
+
+    @display(description="versions")
+    def version_count(self, obj: Tool) -> str:
+        quarantined: int = getattr(obj, "quarantined_count", 0)
+        return f"{self.count_versions(obj)}" + (f" ({quarantined} quarantined)" if quarantined else "")
+
+    @display(description="last run")
+    def last_run(self, obj: Tool) -> datetime | None:
+        at: datetime | None = getattr(obj, "last_run_at", None)
+        return at
+
+    @display(description="description")
+    def description(self, obj: Tool) -> SafeString | None:
+        if obj.current_version is None:
+            return None
+        return format_html('<span class="mcp-clip">{}</span>', obj.current_version.description.partition("\n")[0])
+
+    def count_versions(self, tool: Tool) -> int:
+        return int(getattr(tool, "version_count", 0))

@@ -1,0 +1,107 @@
+"""Runs as callers see them, and the workers: what a principal may not see is not there."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+import msgspec
+from django.utils import timezone
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from protocol import ports
+from protocol.ports import Principal, Resource
+from tools.errors import ExecutionNotFound
+from tools.models import Execution, ExecutionEvent, WorkerLease
+
+VIEW_EXECUTIONS = "executions.view"
+MAX_EVENTS = 500
+"""Events of one run given out at once; the rest is asked for with ``after``."""
+
+
+class EventView(Struct, frozen=True, kw_only=True):
+    position: int
+    kind: str
+    at: datetime
+    data: Raw
+
+
+class ProgressView(Struct, frozen=True, kw_only=True):
+    fraction: float | None
+    message: str
+
+
+class ExecutionView(Struct, frozen=True, kw_only=True):
+    execution_id: str
+    tool: str
+    version: str
+    definition_hash: str
+    state: str
+    attempt: int
+    input: Raw
+    output: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+    progress: ProgressView | None
+    requested_by: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    events: list[EventView]
+
+
+def get_execution(*, principal: Principal, execution_id: uuid.UUID, after: int = 0) -> ExecutionView:
+    """A run with the events of its timeline past ``after``, ``MAX_EVENTS`` at most.
+
+    Raises:
+        ExecutionNotFound: there is none, or the principal may not see it.
+    """
+    execution = Execution.objects.select_related("tool", "version", "requested_by").filter(id=execution_id).first()
+    if execution is None or not ports.get_authorizer().is_allowed(
+        principal=principal,
+        action=VIEW_EXECUTIONS,
+        resource=Resource(kind="execution", name=str(execution_id), owner_id=execution.requested_by_id),
+    ):
+        raise ExecutionNotFound(details={"execution_id": str(execution_id)})
+    events = ExecutionEvent.objects.filter(execution=execution, position__gt=after).order_by("position")[:MAX_EVENTS]
+    return ExecutionView(
+        execution_id=str(execution.id),
+        tool=execution.tool.name,
+        version=execution.version.version,
+        definition_hash=execution.definition_hash,
+        state=execution.state,
+        attempt=execution.attempt,
+        input=as_raw(execution.input_json),
+        output=UNSET if execution.output_json is None else as_raw(execution.output_json),
+        error=as_raw(execution.error_json) if execution.error_json else UNSET,
+        progress=get_progress(execution),
+        requested_by=execution.requested_by.get_username(),
+        created_at=execution.created_at,
+        started_at=execution.started_at,
+        finished_at=execution.finished_at,
+        events=[
+            EventView(position=event.position, kind=event.kind, at=event.at, data=as_raw(event.data_json))
+            for event in events
+        ],
+    )
+
+
+def find_execution_id(*, session_id: uuid.UUID, message_id: str) -> uuid.UUID | None:
+    """The run that a command of the session asked for; ``None`` where it asked for none."""
+    return Execution.objects.filter(session_id=session_id, message_id=message_id).values_list("id", flat=True).first()
+
+
+def get_progress(execution: Execution) -> ProgressView | None:
+    """How far the run said that it is; ``None`` where it said nothing."""
+    if execution.progress_fraction is None and not execution.progress_message:
+        return None
+    return ProgressView(fraction=execution.progress_fraction, message=execution.progress_message)
+
+
+def count_live_workers() -> int:
+    """How many workers have a lease that has not lapsed."""
+    return WorkerLease.objects.filter(expires_at__gt=timezone.now()).count()
+
+
+def as_raw(text: str) -> Raw:
+    """Stored JSON for a wire structure."""
+    return msgspec.Raw(text.encode())
