@@ -141,7 +141,7 @@ def cancel_execution(context: CommandContext, arguments: CancelExecutionArgument
     )
 
 
-@command("command.cancel")
+@command("command.cancel", action=CANCEL_EXECUTIONS)
 def cancel_command(context: CommandContext, arguments: CancelCommandArguments) -> Cancelled:
     """End what a command of this session asked for; only a run can be ended."""
     execution_id = selectors.find_execution_id(session_id=context.peer.session_id, message_id=arguments.id)

@@ -163,7 +163,7 @@ class Connection:
         level = self._check_security(envelope)
         payload = self._decode_payload(envelope, CommandPayload)
         running = pending.get(envelope.id)
-        if running is not None and running.repeats >= MAX_REPEATS:
+        if running is not None and (running.command != payload.command or running.repeats >= MAX_REPEATS):
             raise DuplicateId("A command of this id is still in flight.")
         if running is None and len(pending) >= self.max_in_flight and payload.command != CANCEL_COMMAND:
             raise Overloaded(

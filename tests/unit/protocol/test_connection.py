@@ -11,6 +11,7 @@ import pytest
 from protocol.domain.activity import LATENCIES_KEPT
 from protocol.domain.codec import CODECS, JSON_CODEC, MESSAGEPACK_CODEC, Codec
 from protocol.domain.connection import (
+    MAX_REPEATS,
     MAX_UNSENT_EVENTS,
     AuthenticationReceived,
     CommandReceived,
@@ -280,6 +281,38 @@ def test_an_id_in_flight_is_a_duplicate_and_its_command_goes_on(ready: Wire) -> 
     ready.connection.respond("same", ResponsePayload("a", None))
     ready.take()
     assert isinstance(ready.send_command("b", message_id="same"), CommandReceived)
+
+
+def test_the_same_command_sent_again_in_flight_is_answered_as_often(ready: Wire) -> None:
+    ready.send_command("a", message_id="same")
+    again = ready.send_command("a", message_id="same")
+    assert isinstance(again, CommandReceived)
+    assert again.is_repeated
+    again.pending.repeats += 1
+    body = msgspec.json.encode(ResponsePayload("a", {"n": 1}))
+    ready.connection.deliver(MessageType.RESPONSE, body, correlation_id="same", sequence=1)
+    first, second = ready.take()
+    assert (first["metadata"]["sequence"], first["payload"]) == (1, {"command": "a", "result": {"n": 1}})
+    assert second["metadata"] == {"correlation_id": "same"}
+    assert second["payload"] == {"command": "a", "result": {"n": 1}, "duplicate": True}
+
+
+def test_a_command_is_sent_again_only_so_often(ready: Wire) -> None:
+    ready.send_command("a", message_id="same")
+    for _ in range(MAX_REPEATS):
+        again = ready.send_command("a", message_id="same")
+        assert isinstance(again, CommandReceived)
+        again.pending.repeats += 1
+    assert ready.send_command("a", message_id="same") is None
+    assert ready.take_error()["code"] == "protocol.duplicate_id"
+
+
+def test_a_cancellation_is_taken_although_the_window_is_full(ready: Wire) -> None:
+    for number in range(ready.connection.max_in_flight):
+        ready.send_command("a", message_id=f"m-{number}")
+    assert ready.send_command("a", message_id="more") is None
+    assert ready.take_error()["code"] == "system.overloaded"
+    assert isinstance(ready.send_command("command.cancel", message_id="stop"), CommandReceived)
 
 
 def test_a_command_that_is_itself_a_duplicate_frees_its_place(ready: Wire) -> None:
