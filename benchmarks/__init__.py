@@ -1,1 +1,4 @@
-"""Benchmarks of the running product: ``python -m benchmarks``. How to run and read them: docs/how-to/benchmarks.md."""
+"""Benchmarks of the running product, `python -m benchmarks`.
+
+How to run them and read what they say: docs/how-to/run-the-benchmarks.md.
+"""

@@ -45,13 +45,14 @@ from benchmarks.tables import format_report
 RESULTS: Final = PROJECT_ROOT / "benchmarks" / "results"
 PROFILED_CONNECTIONS: Final = 10
 """Of `tools.execute`: the load nearest to this is profiled."""
-WHAT: Final = ("ping", "execute", "memory", "start", "all")
+PARTS_OF_ALL: Final = ("start", "ping", "execute", "memory")
+ALL: Final = "all"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The command line."""
 
-    what: str
+    what: frozenset[str]
     seconds: float
     warm_up: float
     repeat: int
@@ -64,14 +65,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     output: Path
     variables: dict[str, str]
 
-    def wants(self, what: str) -> bool:
-        return self.what in (what, "all")
-
 
 def parse_options(arguments: Sequence[str]) -> Options:
     """The command line as options; ends the process where they do not fit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=WHAT, default="all")
+    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"of {', '.join(PARTS_OF_ALL)}; by default all")
     parser.add_argument("--seconds", type=_positive(float), default=8.0, help="of each window (default %(default)s)")
     parser.add_argument("--warm-up", type=_positive(float), default=2.0, metavar="SECONDS", help="before each window")
     parser.add_argument("--repeat", type=_positive(int), default=3, help="windows of each load; medians are shown")
@@ -87,19 +85,22 @@ def parse_options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--output", type=Path, help="the JSON file; the picture is laid beside it")
     given = parser.parse_args(arguments)
     key = os.environ.get("MCP_API_KEY")
+    what = frozenset(PARTS_OF_ALL if ALL in given.what or not given.what else given.what)
+    if not what <= set(PARTS_OF_ALL):
+        parser.error(f"there is no {', '.join(sorted(what - set(PARTS_OF_ALL)))}, but {', '.join(PARTS_OF_ALL)}")
     if given.url is not None:
         if not key:
             parser.error("--url needs the agent's key in MCP_API_KEY")
-        if given.what in ("start", "memory") or given.profile:
+        if given.profile or what & {"start", "memory"}:
             parser.error("start, memory and --profile need a product that the benchmarks start themselves")
     elif given.pid is not None:
         parser.error("--pid goes with --url")
     variables = {"MCP_WEB_WORKERS": str(given.web_workers), "MCP_TASK_WORKERS": str(given.task_workers)}
     if given.database_url is not None:
         variables["DATABASE_URL"] = given.database_url
-    name = f"{given.name}.json" if given.name else f"local/{given.what}.json"
+    name = given.name or f"local/{'-'.join(given.what) or ALL}"
     return Options(
-        what=given.what,
+        what=what,
         seconds=given.seconds,
         warm_up=given.warm_up,
         repeat=given.repeat,
@@ -109,7 +110,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         url=given.url,
         key=key,
         pid=given.pid,
-        output=given.output or RESULTS / name,
+        output=given.output or RESULTS / f"{name}.json",
         variables=variables,
     )
 
@@ -153,15 +154,15 @@ def measure_running(options: Options, report: Report) -> Report:
 def measure_own(options: Options, report: Report) -> Report:
     """A product of our own."""
     with install_product(options.variables) as product:
-        if options.wants("start"):
+        if "start" in options.what:
             say("starting and stopping")
             report = msgspec.structs.replace(report, start=measure_starts(product, repeats=options.repeat))
         else:
             product.start()
         target = Target(url=product.websocket_url, key=product.key, roles=dict(product.find_roles()))
-        started = weigh(target.roles) if options.wants("memory") else {}
+        started = weigh(target.roles) if "memory" in options.what else {}
         report = measure_workloads(options, report, target)
-        if options.wants("memory"):
+        if "memory" in options.what:
             say("memory")
             memory = measure_memory(target, started=started, connections=options.idle_connections)
             report = msgspec.structs.replace(report, memory=memory)
@@ -173,10 +174,10 @@ def measure_workloads(options: Options, report: Report, target: Target) -> Repor
     """Ping and execute, as far as they are asked for."""
     ping: list[LoadResult] = []
     execute: list[LoadResult] = []
-    if options.wants("ping"):
+    if "ping" in options.what:
         say("session.ping")
         ping = measure_loads(target, list_ping_loads(options), repeats=options.repeat)
-    if options.wants("execute"):
+    if "execute" in options.what:
         say("tools.execute")
         execute = measure_loads(target, list_execute_loads(options), repeats=options.repeat)
     return msgspec.structs.replace(report, ping=ping, execute=execute)

@@ -7,6 +7,7 @@ none of its promises about runs.
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -21,6 +22,8 @@ from django_celery_beat.models import (
 from unfold.decorators import display
 
 from protocol.admin import ReadOnlyAdmin
+
+admin.site.index_title = "Overview"
 
 # Registers its own pages, which do not fit the console; only what is registered can be taken back.
 importlib.import_module("django_celery_beat.admin")
@@ -38,6 +41,10 @@ class PeriodicTaskAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[PeriodicTask]:
         queryset: QuerySet[PeriodicTask] = super().get_queryset(request)
         return queryset.select_related("interval", "crontab", "solar", "clocked")
+
+    def get_form(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        # The library's texts tell how to fill the fields in.
+        return super().get_form(request, *args, **{**kwargs, "help_texts": dict.fromkeys(self.fields, "")})
 
     @display(description="runs")
     def runs(self, obj: PeriodicTask) -> str:

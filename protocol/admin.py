@@ -6,6 +6,7 @@ An edge: it reads and renders. Nothing here is written by hand: connections writ
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final, cast
@@ -13,7 +14,7 @@ from typing import Any, Final, cast
 from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RadioFilter
@@ -78,9 +79,18 @@ class ReadOnlyAdmin(ModelAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     actions = None
+    shows_history = False
+    """Whether a page leads to what was done with its row by hand."""
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return BoundedChangeList
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        context["show_history"] = self.shows_history
+        rendered: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
+        return rendered
 
     def has_add_permission(self, request: HttpRequest, *_args: Any) -> bool:
         return False
@@ -105,12 +115,12 @@ class ConnectedFilter(RadioFilter):
 
 @admin.register(Session)
 class SessionAdmin(ReadOnlyAdmin):
-    list_display = ["client", "account", "state", "remote_address", "created_at", "seen_at", "ended_at", "how_it_ended"]
+    list_display = ["client", "account", "state", "remote_address", "since", "last_seen", "how_it_ended"]
     list_filter = [ConnectedFilter]
     list_select_related = ["account"]
     search_fields = ["account__username", "client_name", "remote_address"]
     search_help_text = "Account, client, address or id"
-    sortable_by = ["created_at"]
+    sortable_by = ["since"]
     fieldsets = [
         (None, {"fields": ["state", "account", "client", "remote_address", "id"]}),
         ("Time", {"fields": ["created_at", "seen_at", "ended_at", "how_it_ended"]}),
@@ -137,6 +147,14 @@ class SessionAdmin(ReadOnlyAdmin):
             return "ended"
         return "connected" if obj.seen_at >= timezone.now() - LOST_AFTER else "lost"
 
+    @display(description="since", ordering="created_at")
+    def since(self, obj: Session) -> datetime:
+        return obj.created_at
+
+    @display(description="last seen")
+    def last_seen(self, obj: Session) -> datetime:
+        return obj.seen_at
+
     @display(description="how it ended")
     def how_it_ended(self, obj: Session) -> str | None:
         if obj.ended_at is None:
@@ -152,7 +170,7 @@ class SessionAdmin(ReadOnlyAdmin):
 
 @admin.register(OutboxMessage)
 class OutboxMessageAdmin(ReadOnlyAdmin):
-    list_display = ["sequence", "session", "kind_label", "correlation_id", "created_at"]
+    list_display = ["sequence", "session_label", "kind_label", "correlation_id", "created_at"]
     list_select_related = ["session"]
     search_fields = ["correlation_id"]
     search_help_text = "Id of the command"
@@ -163,6 +181,10 @@ class OutboxMessageAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[OutboxMessage]:
         queryset: QuerySet[OutboxMessage] = super().get_queryset(request)
         return queryset.defer("payload")
+
+    @display(description="session")
+    def session_label(self, obj: OutboxMessage) -> str:
+        return f"{obj.session.client_name or 'unnamed'} {str(obj.session_id)[:13]}"
 
     @display(description="kind", label=KIND_COLOURS)
     def kind_label(self, obj: OutboxMessage) -> str:

@@ -38,6 +38,7 @@ RECONNECT_SECONDS = 1.0
 ECHO: Final = {"echo": True}
 ECHO_MISSED_SECONDS = 3.0
 DRAIN_CHECK_SECONDS = 0.02
+CANCEL_AGAIN_SECONDS = 0.1
 EXPIRE_GRACE_SECONDS = 1.0
 """How long after its deadline a command is left to whoever runs it, before the web process ends it."""
 
@@ -64,10 +65,12 @@ class Hub:
 
     async def stop(self) -> None:
         """Cancel the hub's own tasks."""
-        tasks = [*self._tasks, *([self._echo] if self._echo is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = {*self._tasks, *([self._echo] if self._echo is not None else [])}
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            # Again and again: the broker's client loses a cancellation that meets it while it connects.
+            _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_SECONDS)
         self._tasks = []
         self.channel = ""
 

@@ -67,8 +67,13 @@ UNFOLD: dict[str, Any] = {
     "SIDEBAR": {
         "navigation": [
             {"items": [{"title": "Overview", "icon": "space_dashboard", "link": reverse_lazy("admin:index")}]},
-            {"title": "Runs", "items": [_link_list("Executions", icon="play_circle", model="tools.execution")]},
-            {"title": "Tools", "items": [_link_list("Tools", icon="build", model="tools.tool")]},
+            {
+                "title": "Runs and tools",
+                "items": [
+                    _link_list("Executions", icon="play_circle", model="tools.execution"),
+                    _link_list("Tools", icon="build", model="tools.tool"),
+                ],
+            },
             {
                 "title": "Access",
                 "items": [
@@ -85,10 +90,12 @@ UNFOLD: dict[str, Any] = {
                     _link_list("Outbox", icon="outbox", model="protocol.outboxmessage"),
                 ],
             },
-            {"title": "Workers", "items": [_link_list("Workers", icon="memory", model="tools.workerlease")]},
             {
-                "title": "Schedule",
-                "items": [_link_list("Periodic tasks", icon="schedule", model="django_celery_beat.periodictask")],
+                "title": "Workers and schedule",
+                "items": [
+                    _link_list("Workers", icon="memory", model="tools.workerlease"),
+                    _link_list("Periodic tasks", icon="schedule", model="django_celery_beat.periodictask"),
+                ],
             },
         ],
     },

@@ -18,7 +18,7 @@ from protocol.admin import BoundedChangeList, ReadOnlyAdmin
 from protocol.selectors import find_session
 from tools import selectors
 from tools.admin.filters import CreatedFilter, PriorityFilter, StateFilter, VersionFilter
-from tools.admin.labels import EXECUTION_COLOURS, PRIORITY_COLOURS, get_state_text, make_label
+from tools.admin.labels import EXECUTION_COLOURS, get_state_text, make_label
 from tools.domain.timing import describe_duration, get_ran_seconds, get_waited_seconds
 from tools.models import Execution
 
@@ -40,7 +40,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
         "tool_version",
         "state_label",
         "requested_by",
-        "priority_label",
+        "priority",
         "attempt",
         "created_at",
         "duration",
@@ -110,10 +110,6 @@ class ExecutionAdmin(ReadOnlyAdmin):
     @display(description="state", label={get_state_text(state): colour for state, colour in EXECUTION_COLOURS.items()})
     def state_label(self, obj: Execution) -> str:
         return get_state_text(obj.state)
-
-    @display(description="priority", label=PRIORITY_COLOURS)
-    def priority_label(self, obj: Execution) -> str:
-        return obj.priority
 
     @display(description="ran for")
     def duration(self, obj: Execution) -> str | None:

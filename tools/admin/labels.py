@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from protocol.domain.messages import Priority
 from tools.domain.states import ExecutionState
 
 EXECUTION_COLOURS: Final[dict[str, str]] = {
@@ -25,7 +24,6 @@ TOOL_COLOURS: Final[dict[str, str]] = {
     "unavailable": "danger",
     "quarantined": "danger",
 }
-PRIORITY_COLOURS: Final[dict[str, str]] = {Priority.URGENT.value: "danger", Priority.HIGH.value: "warning"}
 LEASE_COLOURS: Final[dict[str, str]] = {"alive": "success", "lapsed": "danger"}
 
 

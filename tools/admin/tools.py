@@ -57,6 +57,7 @@ class ToolAdmin(ReadOnlyAdmin):
     sortable_by = ["name"]
     fieldsets: list[Any] = []
     actions_detail = ["disable", "enable"]
+    shows_history = True
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tool]:
         return selectors.annotate_tools(super().get_queryset(request))

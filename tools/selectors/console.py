@@ -23,9 +23,9 @@ from tools.selectors.catalog import get_wire_state
 MAX_TIMELINE_EVENTS = 500
 MAX_COUNTED = 10_000
 """Runs looked at to say how many are in which state."""
-MAX_FOUND = 1_000
-"""Runs that a search by name finds; the newest."""
-_MAX_NAMES = 20
+MAX_FOUND = 500
+"""Runs that a search finds; the newest."""
+_MAX_NAMES = 10
 _MAX_VERSIONS = 200
 _ID_START = re.compile(r"[0-9a-f]{8,32}")
 
@@ -105,20 +105,14 @@ def select_execution_rows(executions: QuerySet[Execution]) -> QuerySet[Execution
 def search_executions(*, executions: QuerySet[Execution], term: str) -> QuerySet[Execution]:
     """Those of the runs that the term names: by a run's id or its beginning, a session's, trace's or message's id.
 
-    Where it is none of these, the ``MAX_FOUND`` newest whose tool or account has it in its name. Each of the queries
-    can be answered from an index.
+    Where it is none of these, those whose tool or account has it in its name. The newest ``MAX_FOUND`` at most. Each
+    condition is asked for alone, as then an index answers it; of all of them together a database may choose to read
+    every row.
     """
-    by_identifier = executions.filter(_match_identifier(term))
-    if by_identifier.exists():
-        return by_identifier
-    tools = Tool.objects.filter(name__icontains=term).values_list("id", flat=True)[:_MAX_NAMES]
-    accounts = get_user_model().objects.filter(username__icontains=term).values_list("id", flat=True)[:_MAX_NAMES]
-    newest = [
-        row
-        for condition in [*(Q(tool=tool) for tool in tools), *(Q(requested_by=account) for account in accounts)]
-        for row in executions.filter(condition).order_by("-created_at").values_list("created_at", "id")[:MAX_FOUND]
-    ]
-    return executions.filter(id__in=[found for _, found in heapq.nlargest(MAX_FOUND, set(newest))])
+    found = [row for condition in _match_identifier(term) for row in _list_newest(executions.filter(condition))]
+    if not found:
+        found = [row for condition in _match_names(term) for row in _list_newest(executions.filter(condition))]
+    return executions.filter(id__in=[identifier for _, identifier in heapq.nlargest(MAX_FOUND, set(found))])
 
 
 def annotate_tools(tools: QuerySet[Tool]) -> QuerySet[Tool]:
@@ -161,7 +155,8 @@ def _read_event(event: ExecutionEvent, *, since: datetime) -> TimelineEntry:
     return TimelineEntry(
         position=event.position,
         at=event.at,
-        offset_seconds=(event.at - since).total_seconds(),
+        # The first event is made just before its run's row.
+        offset_seconds=max(0.0, (event.at - since).total_seconds()),
         state=data.state,
         attempt=data.attempt,
         fraction=data.fraction,
@@ -170,12 +165,23 @@ def _read_event(event: ExecutionEvent, *, since: datetime) -> TimelineEntry:
     )
 
 
-def _match_identifier(term: str) -> Q:
-    matches = Q(message_id=term) | Q(trace_id=term.lower())
+def _list_newest(executions: QuerySet[Execution]) -> list[tuple[datetime, uuid.UUID]]:
+    return list(executions.order_by("-created_at").values_list("created_at", "id")[:MAX_FOUND])
+
+
+def _match_identifier(term: str) -> list[Q]:
+    conditions = [Q(message_id=term), Q(trace_id=term.lower())]
     digits = term.replace("-", "").lower()
     if _ID_START.fullmatch(digits):
         first, last = uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f"))
-        matches |= Q(id__range=(first, last))
+        ids = Execution.objects.filter(id__range=(first, last)).order_by("-id").values_list("id", flat=True)[:MAX_FOUND]
+        conditions.append(Q(id__in=list(ids)))
         if first == last:
-            matches |= Q(session_id=first)
-    return matches
+            conditions.append(Q(session_id=first))
+    return conditions
+
+
+def _match_names(term: str) -> list[Q]:
+    tools = Tool.objects.filter(name__icontains=term).values_list("id", flat=True)[:_MAX_NAMES]
+    accounts = get_user_model().objects.filter(username__icontains=term).values_list("id", flat=True)[:_MAX_NAMES]
+    return [*(Q(tool=tool) for tool in tools), *(Q(requested_by=account) for account in accounts)]

@@ -19,7 +19,7 @@ from protocol import consumers, middleware, outbox, ports, registry
 from protocol.database_threads import get_database_threads
 from protocol.domain.messages import Authentication, ResponsePayload
 from protocol.errors import AuthenticationFailed
-from protocol.hub import get_hub
+from protocol.hub import Hub, get_hub
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Principal
 from protocol.registry import CommandContext, Deferred, command
@@ -243,9 +243,7 @@ def slow() -> Iterator[SlowAuthenticator]:
 
 async def begin_authentication(socket: ServerSocket, slow: SlowAuthenticator, key: str) -> str:
     await socket.receive_raw()
-    await socket.receive_answer(
-        socket.send("handshake", {"protocol_versions": ["1.1"], "client": {"name": "test"}})
-    )
+    await socket.receive_answer(socket.send("handshake", {"protocol_versions": ["1.1"], "client": {"name": "test"}}))
     message_id = socket.send("authentication", {"method": "api_key", "key": key})
     await wait_until(slow.is_asked.is_set, what="the judgement")
     return message_id
@@ -293,6 +291,7 @@ async def test_commands_do_not_overtake_the_judgement(key: str, slow: SlowAuthen
         await begin_authentication(socket, slow, key)
         early = await socket.receive_answer(socket.send_command("session.ping"))
         assert early["payload"]["code"] == "security.authentication_required"
+        slow.may_answer.set()
 
 
 async def test_authenticating_again_is_for_the_same_account_only(key: str) -> None:
@@ -546,6 +545,19 @@ async def test_a_drain_answers_what_runs_then_closes_everything(key: str) -> Non
         assert silent.close_code == 1012
     session = await ask(Session.objects.get)
     assert session.close_code == 1012
+
+
+async def test_the_hub_stops_whatever_it_is_doing() -> None:
+    """Its broker's client loses a cancellation that meets it while it connects."""
+    layer = get_channel_layer()
+    assert layer is not None
+    for steps in range(12):
+        hub = Hub()
+        hub.start()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(hub.stop(), 5)
+        await layer.flush()
 
 
 async def test_a_drain_does_not_wait_longer_than_it_may(key: str) -> None:

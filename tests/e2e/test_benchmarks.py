@@ -1,0 +1,114 @@
+"""The benchmarks, in the smallest configuration: they measure something, say of what, and leave nothing running."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.services import PROJECT_ROOT, Product, list_running
+
+PNG = b"\x89PNG\r\n\x1a\n"
+SHORT = ("--seconds", "0.3", "--warm-up", "0.1", "--repeat", "1", "--connections", "2", "--idle-connections", "5")
+
+
+def run_benchmarks(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments, *SHORT, "--output", str(folder / "result.json")],
+        cwd=PROJECT_ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), **variables},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return result
+
+
+def find_processes_of(folder: Path) -> list[psutil.Process]:
+    """Processes whose files lie in the folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(folder) in value for value in process.environ().values()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return list_running(found)
+
+
+def assert_load(load: dict[str, Any], *, connections: int, in_flight: int) -> None:
+    assert (load["connections"], load["in_flight"]) == (connections, in_flight)
+    assert load["errors"] == {}
+    assert load["answers"] > 0
+    assert len(load["repeats"]) == 1
+    figures = load["median"]
+    assert figures["per_second"] > 0
+    assert figures["load_share"] > 0
+    latencies = figures["latencies_ms"]
+    assert 0 < latencies["p50"] <= latencies["p95"] <= latencies["p99"] <= latencies["max"]
+
+
+def test_they_measure_a_product_of_their_own_and_leave_nothing_running(tmp_path: Path) -> None:
+    run = run_benchmarks("ping", "execute", "memory", folder=tmp_path)
+    assert run.returncode == 0, run.stderr + run.stdout
+    assert find_processes_of(tmp_path) == []
+    assert not list(tmp_path.glob("mcp-benchmark-*")), "its data folder is left"
+
+    result = read_result(tmp_path)
+    assert result["machine"]["cores"] == os.cpu_count()
+    assert result["versions"]["uvicorn"]
+    assert result["settings"]["MCP_TASK_WORKERS"] == "2"
+    assert result["database"]["engine"] == "SQLite"
+    assert len(result["commit"] or "0" * 40) == 40
+
+    one, many = result["ping"]
+    assert_load(one, connections=2, in_flight=1)
+    assert_load(many, connections=1, in_flight=32)
+    (execute,) = result["execute"]
+    assert_load(execute, connections=2, in_flight=1)
+    assert set(execute["median"]["cpu_us"]) >= {"web", "worker", "pool", "valkey", "load"}
+
+    memory = result["memory"]
+    assert memory["connections"] == 5
+    for state in ("started", "used", "connected"):
+        assert all(size > 1_000_000 for size in memory[state].values())
+
+    assert (tmp_path / "result.png").read_bytes().startswith(PNG)
+    for shown in ("session.ping", "tools.execute", "2 connections", "KB each connection"):
+        assert shown in run.stdout
+
+
+def test_they_measure_a_server_that_runs_already(product: Product, tmp_path: Path) -> None:
+    assert product.process is not None
+    run = run_benchmarks(
+        "ping",
+        "--url",
+        product.websocket_url,
+        "--pid",
+        str(product.process.pid),
+        folder=tmp_path,
+        MCP_API_KEY=product.agent_api_key,
+    )
+    assert run.returncode == 0, run.stderr
+    result = read_result(tmp_path)
+    assert_load(result["ping"][0], connections=2, in_flight=1)
+    assert "web" in result["ping"][0]["median"]["cpu_us"]
+    assert product.get("healthz")[0] == 200
+
+
+def test_a_server_that_refuses_is_one_line(product: Product, tmp_path: Path) -> None:
+    run = run_benchmarks("ping", "--url", product.websocket_url, folder=tmp_path, MCP_API_KEY=f"mcp_{'A' * 43}")
+    assert run.returncode == 1
+    assert "security.authentication_failed" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "result.json").exists()
