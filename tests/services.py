@@ -6,6 +6,7 @@ runs live beside each other. What is started here is ended here, also when a tes
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -19,8 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
+import psycopg
+from psycopg import sql
 
 from mcp_site.serving.valkey import make_broker_plan
 
@@ -38,6 +42,19 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 20.0, what: 
         time.sleep(0.02)
 
 
+def make_database(name: str) -> dict[str, str]:
+    """The variables of a product with a database of its own on the run's PostgreSQL; none where the run is on SQLite."""
+    if "DATABASE_URL" not in os.environ:
+        return {}
+    url = urlsplit(os.environ["DATABASE_URL"])
+    database = f"product_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone():
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+    secrets = {name: os.environ[name] for name in ("MCP_SECRET_KEY", "MCP_IDENTITY_KEY")}
+    return {"DATABASE_URL": url._replace(path=f"/{database}").geturl(), **secrets}
+
+
 @dataclass(kw_only=True)
 class Product:
     """One installation: its folder, and how to start, ask and stop it."""
@@ -45,6 +62,9 @@ class Product:
     data_dir: Path
     variables: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.variables = {**make_database(str(self.data_dir)), **self.variables}
 
     @property
     def environment(self) -> dict[str, str]:
