@@ -154,6 +154,7 @@ def test_bad_text_in_arguments_is_refused() -> None:
 # Running
 
 
+@pytest.mark.django_db(transaction=True)  # the threads may hold connections of earlier tests
 async def test_each_kind_of_handler_runs_where_it_says() -> None:
     here = threading.get_ident()
 
@@ -175,6 +176,7 @@ async def test_each_kind_of_handler_runs_where_it_says() -> None:
     assert not dispatch.may_run_inline(as_task)
 
 
+@pytest.mark.django_db(transaction=True)  # the threads may hold connections of earlier tests
 async def test_nothing_is_begun_past_its_deadline() -> None:
     calls: list[int] = []
 
@@ -223,6 +225,7 @@ def guard(step: Step) -> Step:
 NOT_CALLABLE = "a text"
 
 
+@pytest.mark.django_db(transaction=True)  # as above
 @pytest.mark.parametrize("runs", Runs)
 async def test_middleware_runs_around_every_kind_of_command_outermost_first(use_middleware: Any, runs: Runs) -> None:
     async def double_later(context: CommandContext, arguments: Arguments) -> int:
