@@ -65,7 +65,7 @@ class SupervisionStep(bootsteps.StartStopStep):
         self._take_lease()
         worker_shutting_down.connect(begin_drain, weak=False)
         worker_shutdown.connect(hand_back, weak=False)
-        parent.timer.call_repeatedly(services.RENEW_SECONDS, self._renew)
+        parent.timer.call_repeatedly(get_renewal_seconds(), self._renew)
         parent.timer.call_repeatedly(SUPERVISE_SECONDS, self._supervise)
 
     def _take_lease(self) -> None:
@@ -74,7 +74,7 @@ class SupervisionStep(bootsteps.StartStopStep):
             self._renewed_at = time.monotonic()
 
     def _renew(self) -> None:
-        is_lost = time.monotonic() - self._renewed_at > services.LEASE.total_seconds()
+        is_lost = time.monotonic() - self._renewed_at > services.get_lease_seconds()
         with _storage("renew the lease"):
             is_lost = not services.renew_lease(name=self._name)
             self._renewed_at = time.monotonic()
@@ -131,6 +131,11 @@ class SupervisionStep(bootsteps.StartStopStep):
         return [] if pool is None else [process.pid for process in pool._pool if process.pid]  # noqa: SLF001  # billiard has no other way
 
 
+def get_renewal_seconds() -> float:
+    """How often the lease is renewed: a renewal or two may fail without losing it."""
+    return services.get_lease_seconds() / services.RENEWALS_PER_LEASE
+
+
 def get_held_runs() -> dict[uuid.UUID, int | None]:
     """The runs whose messages this worker has, with the process of each that has begun."""
     held: dict[uuid.UUID, int | None] = {}
@@ -161,7 +166,7 @@ def _drain(*, worker: str) -> None:
     while (remaining := ends_at - time.monotonic()) > 0:
         with _storage("renew the lease"):
             services.renew_lease(name=worker)
-        time.sleep(min(services.RENEW_SECONDS, remaining))
+        time.sleep(min(get_renewal_seconds(), remaining))
     for pid in {pid for pid in get_held_runs().values() if pid}:
         logger.warning("process %d does not end in time; its run is handed back", pid)
         kill_tree(pid=pid)

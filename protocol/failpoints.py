@@ -1,14 +1,13 @@
 """Points at which a test may have a process killed: one before and one after each commit that matters.
 
-Off unless ``MCP_FAILPOINTS`` is set, which a production's settings refuse. ``name`` kills at every hit; ``name@3`` at
-the third; several are separated by commas. The names are listed in ``NAMES``; an unknown one stops the start.
+Off unless ``MCP_FAILPOINTS`` is set, which is refused for a server that others can reach. A point is armed by a file of
+its name in ``<data_dir>/run/failpoints/``; the first process that comes to it removes the file and dies by SIGKILL.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
 from typing import Final
 
 from django.conf import settings
@@ -29,15 +28,15 @@ NAMES: Final = frozenset(
         "recover.after_commit",
     }
 )
-
-_hits: Counter[str] = Counter()
+"""Every point that is passed somewhere; ``docs/explanation/executions.md`` says what state each leaves."""
 
 
 def failpoint(name: str) -> None:
-    """Die here by SIGKILL if a test asked for it."""
-    armed = settings.MCP.failpoints
-    if not armed:
+    """Die here if a test armed the point."""
+    if not settings.MCP.failpoints:
         return
-    _hits[name] += 1
-    if name in armed or f"{name}@{_hits[name]}" in armed:
-        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        (settings.MCP.data_dir / "run" / "failpoints" / name).unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)

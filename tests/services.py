@@ -29,7 +29,7 @@ from psycopg import sql
 from mcp_site.serving.valkey import make_broker_plan
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
-START_SECONDS = 60.0
+START_SECONDS = 90.0
 STOP_SECONDS = 10.0
 
 
@@ -109,7 +109,7 @@ class Product:
     def agent_api_key(self) -> str:
         return (self.data_dir / "first-run" / "agent-api-key").read_text().strip()
 
-    def manage(self, *arguments: str, seconds: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def manage(self, *arguments: str, seconds: float = 90.0) -> subprocess.CompletedProcess[str]:
         """Run a management command of this installation to its end."""
         return subprocess.run(
             [sys.executable, "manage.py", *arguments],

@@ -125,7 +125,7 @@ class Execution(models.Model):
     cancel_mode = models.CharField(max_length=10, blank=True)
     cancel_requested_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
-    sent_at = models.DateTimeField(null=True, help_text="When it was last handed to the broker.")
+    sent_at = models.DateTimeField(null=True, help_text="When the reconciler last handed it to the broker.")
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 

@@ -120,12 +120,15 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     max_tool_timeout_seconds: Annotated[
         float, Meta(gt=0, le=86_400, description="The longest timeout that a tool may state.")
     ] = 600
+    worker_lease_seconds: Annotated[
+        float, Meta(ge=1, le=600, description="How long a worker is taken to live after it last said so.")
+    ] = 15
     execution_retention_days: Annotated[
         int, Meta(ge=1, le=36_500, description="How long a run that has ended is kept.")
     ] = 365
     failpoints: Annotated[
-        tuple[str, ...], Meta(description="For tests: where a process kills itself.", extra=_INTERNAL)
-    ] = ()
+        bool, Meta(description="For tests: processes kill themselves at armed points.", extra=_INTERNAL)
+    ] = False
     max_output_size_bytes: Annotated[
         int, Meta(ge=1024, le=64 * 1024 * 1024, description="The largest output of a tool, as JSON.")
     ] = 1_048_576
@@ -275,6 +278,8 @@ def _check_transport(environment: Environment) -> None:
             raise ValueError(f"MCP_TRUSTED_PROXIES: {network!r} is not a network such as 10.0.0.0/8") from None
     if environment.debug and not environment.is_loopback:
         raise ValueError("MCP_DEBUG: debug pages are for loopback only; unset it or MCP_BIND")
+    if environment.failpoints and not environment.is_loopback:
+        raise ValueError("MCP_FAILPOINTS: failpoints are for tests on loopback only; unset it or MCP_BIND")
 
 
 def _check_urls(environment: Environment) -> None:

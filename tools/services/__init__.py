@@ -13,10 +13,10 @@ from tools.services.registration import Synchronised, synchronise_tools
 from tools.services.retention import forget_idempotency_keys, purge_executions
 from tools.services.sending import send_waiting_executions
 from tools.services.supervision import (
-    LEASE,
-    RENEW_SECONDS,
+    RENEWALS_PER_LEASE,
     choose_measures,
     end_lease,
+    get_lease_seconds,
     recover_unheld_executions,
     renew_lease,
     take_lease,
@@ -24,8 +24,7 @@ from tools.services.supervision import (
 from tools.services.switching import disable_tool, enable_tool
 
 __all__ = [
-    "LEASE",
-    "RENEW_SECONDS",
+    "RENEWALS_PER_LEASE",
     "Accepted",
     "ExecutionRequest",
     "Joined",
@@ -41,6 +40,7 @@ __all__ = [
     "expire_overdue_executions",
     "forget_idempotency_keys",
     "get_execution_id",
+    "get_lease_seconds",
     "load_tools",
     "purge_executions",
     "recover_lost_executions",

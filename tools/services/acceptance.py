@@ -20,7 +20,6 @@ from celery import current_app
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
-from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerUnavailable
 from msgspec import Struct
 
@@ -126,7 +125,6 @@ def make_execution(*, request: ExecutionRequest, version: ToolVersion) -> Execut
         trace_id=request.trace_id,
         timeout_seconds=get_timeout_seconds(version),
         deadline=request.deadline if request.mode == Execution.Mode.WAIT else None,
-        sent_at=timezone.now(),
         event_count=1,
     )
 
@@ -233,9 +231,10 @@ def check_input(*, version: ToolVersion, value: Any) -> str:
         raise InvalidInput(f"The input does not fit: {first.message}", details=get_violation_details(violations))
     try:
         return hashlib.sha256(rfc8785.dumps(value)).hexdigest()
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
         raise InvalidInput(
-            "The input holds an integer beyond 2^53 or text that is not Unicode; send such numbers as strings."
+            "The input is nested too deeply, or holds an integer beyond 2^53 (send it as a string), text that is not"
+            " Unicode, or what JSON has no form for."
         ) from error
 
 
@@ -257,7 +256,7 @@ def record_acceptance(execution: Execution) -> outbox.Appended | None:
 
 
 def send_execution(*, execution_id: uuid.UUID, priority: Priority) -> bool:
-    """Hand a queued run to the broker; ``False`` where it cannot be reached, and the row says so.
+    """Hand a queued run to the broker; ``False`` where it cannot be reached: the reconciler will, once it can.
 
     Every message has an id of its own that begins with the run's: a worker's parent tells by it which runs it has.
     """
@@ -272,7 +271,6 @@ def send_execution(*, execution_id: uuid.UUID, priority: Priority) -> bool:
         )
     except (BrokerUnavailable, OSError) as error:
         logger.warning("Run %s waits: the broker cannot be reached (%s)", execution_id, type(error).__name__)
-        Execution.objects.filter(id=execution_id, state=ExecutionState.QUEUED.value).update(sent_at=None)
         return False
     return True
 

@@ -12,8 +12,13 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from django.db import Error, connections
+
 CANCEL_SIGNAL = signal.SIGUSR2
 """What the parent sends to a child whose run is cancelled. Outside a run it does nothing."""
+
+
+_SIGNALS = frozenset({signal.SIGALRM, CANCEL_SIGNAL})
 
 
 class RunInterrupted(BaseException):
@@ -32,7 +37,8 @@ class CancelRequested(RunInterrupted):
 def interruptible(*, seconds: float) -> Iterator[None]:
     """Raise ``TimeLimitReached`` in the body after that time, ``CancelRequested`` when the parent says so.
 
-    Only in a process's main thread, which is where a worker runs tools. Once one was raised, the other is not.
+    Only in a process's main thread, which is where a worker runs tools. Once one was raised, the other is not. After
+    one, whether or not the body let it through, the thread's database connections are new.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("Only a process's main thread can be interrupted")
@@ -46,9 +52,37 @@ def interruptible(*, seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
+        has_struck = signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
         _disarm()
         for number, handler in previous.items():
             signal.signal(number, handler)
+        if has_struck:
+            drop_connections()
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Keep interruptions out of the body; one that comes meanwhile strikes behind it."""
+    try:
+        # Inside, as one that came just before strikes here, when the signals are blocked already.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def drop_connections() -> None:
+    """Give up the thread's database connections; what was not committed is rolled back, the next use opens new ones.
+
+    A strike between a BEGIN and Django's note of it leaves a connection that says of itself that nothing is open: what
+    is recorded by it next would fail, or be part of a transaction that never ends, with every other writer waiting.
+    """
+    for connection in connections.all(initialized_only=True):
+        broken = connection.connection
+        del connections[connection.alias]
+        if broken is not None:
+            with contextlib.suppress(Error):
+                broken.close()
 
 
 def ignore_cancellations() -> None:

@@ -143,6 +143,12 @@ def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outc
         input=msgspec.json.decode(execution.input_json),
     )
     remaining = (claim.ends_at - timezone.now()).total_seconds()
+    if remaining <= 0:
+        return Outcome(
+            state=ExecutionState.TIMED_OUT,
+            error=ExecutionTimeout("No worker took the run before its deadline."),
+            is_retryable=True,
+        )
     try:
         with interruptible(seconds=remaining):
             output = get_adapter(version.adapter).run(invocation=invocation, context=context)
@@ -158,7 +164,8 @@ def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outc
         return Outcome(state=ExecutionState.CANCELLED, error=ExecutionCancelled())
     except MCPError as error:
         return Outcome(state=ExecutionState.FAILED, error=error, is_retryable=error.retryable)
-    except Exception as error:
+    except BaseException as error:
+        # SystemExit, KeyboardInterrupt and a coroutine's CancelledError too: the tool's, and not this process's.
         logger.exception("Run %s of %s failed, trace %s", execution.id, version, execution.trace_id)
         return Outcome(
             state=ExecutionState.FAILED,
@@ -179,6 +186,10 @@ def check_output(*, execution: Execution, output: object) -> str:
             details=get_violation_details(violations),
         )
     encoded = msgspec.json.encode(output)
+    try:
+        msgspec.msgpack.encode(output)
+    except OverflowError as error:
+        raise InvalidOutput("The tool's output holds an integer beyond 64 bits; give it as a string.") from error
     limit = settings.MCP.max_output_size_bytes
     if len(encoded) > limit:
         raise InvalidOutput(

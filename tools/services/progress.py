@@ -14,6 +14,7 @@ from tools.authoring import Progress
 from tools.domain.states import ExecutionState
 from tools.models import Execution, ExecutionEvent
 from tools.services import timeline
+from tools.services.interruption import held_back
 
 MAX_EVENTS_PER_RUN = 1_000
 """Progress kept in a run's timeline; later reports are still sent, and the last one always stands in the row."""
@@ -38,6 +39,11 @@ class ProgressRecorder:
 
     def report(self, progress: Progress) -> None:
         """Take one report of the tool's."""
+        # An interruption within would leave unknown what was written and sent.
+        with held_back():
+            self._take(progress)
+
+    def _take(self, progress: Progress) -> None:
         data = {
             key: value
             for key, value in (
@@ -47,10 +53,11 @@ class ProgressRecorder:
             )
             if value is not None
         }
+        # Counted also where it is not kept: positions ascend, and who asks for what came after one misses nothing.
         position = self.next_position
+        self.next_position += 1
         if self._kept < MAX_EVENTS_PER_RUN:
             self._kept += 1
-            self.next_position += 1
             self._pending.append(
                 ExecutionEvent(
                     execution_id=self._execution.id,
@@ -104,6 +111,5 @@ class ProgressRecorder:
             )
             if is_ours:
                 ExecutionEvent.objects.bulk_create(self._pending)
-        # Cleared after the commit: a time limit that strikes within it loses nothing.
         self._pending = []
         self._last_write = time.monotonic()

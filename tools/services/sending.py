@@ -1,6 +1,8 @@
-"""The reconciler: runs that were never sent to the broker, or whose message seems lost, are sent again.
+"""The reconciler: runs that may never have been sent to the broker, or whose message seems lost, are sent again.
 
-A message is a hint: one too many costs a worker a claim that fails.
+The acceptance sends without writing that it did, which would cost each run a commit. So what still waits after a
+moment is sent once more, and again when that message must be lost too. A message is a hint: one too many costs a
+worker a claim that fails.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from tools.services.acceptance import send_execution
 
 BATCH = 200
 """Runs sent in one call; the next call goes on."""
-LOST_AFTER = timedelta(seconds=30)
+UNSENT_AFTER = timedelta(seconds=2)
+LOST_AFTER = timedelta(seconds=15)
 QUEUE_AGE_WINDOW = timedelta(minutes=1)
 
 
@@ -28,7 +31,7 @@ def send_waiting_executions() -> int:
     due = (
         Execution.objects.filter(state=ExecutionState.QUEUED.value)
         .filter(Q(not_before=None) | Q(not_before__lte=now))
-        .filter(Q(sent_at=None) | Q(sent_at__lt=lost_before))
+        .filter(Q(sent_at=None, created_at__lt=now - UNSENT_AFTER) | Q(sent_at__lt=lost_before))
         .order_by("created_at")
         .values_list("id", "priority")[:BATCH]
     )
@@ -44,6 +47,6 @@ def send_waiting_executions() -> int:
 
 def measure_queue_age() -> timedelta:
     """How long runs that were claimed lately had waited, at most."""
-    recent = Execution.objects.filter(started_at__gte=timezone.now() - QUEUE_AGE_WINDOW, sent_at__lt=F("started_at"))
-    longest: timedelta | None = recent.aggregate(longest=Max(F("started_at") - F("sent_at")))["longest"]
+    recent = Execution.objects.filter(started_at__gte=timezone.now() - QUEUE_AGE_WINDOW, attempt=1)
+    longest: timedelta | None = recent.aggregate(longest=Max(F("started_at") - F("created_at")))["longest"]
     return longest or timedelta()

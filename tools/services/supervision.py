@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 
+from django.conf import settings
 from django.db.models import ExpressionWrapper
 from django.db.models.expressions import Combinable
 from django.db.models.fields import DateTimeField
@@ -21,20 +22,24 @@ from tools.domain.supervision import CancelMode, Measure, RunningAttempt, choose
 from tools.models import Execution, WorkerLease
 from tools.services.recovery import recover_execution
 
-LEASE = timedelta(seconds=15)
-RENEW_SECONDS = 5.0
+RENEWALS_PER_LEASE = 3
 FORGOTTEN_AFTER = timedelta(hours=1)
+
+
+def get_lease_seconds() -> float:
+    """How long a lease holds after it was last renewed."""
+    return float(settings.MCP.worker_lease_seconds)
 
 
 def take_lease(*, name: str, host: str, pid: int) -> None:
     """Say that the worker lives, for the first time or after its lease was lost."""
-    WorkerLease.objects.update_or_create(name=name, defaults={"host": host, "pid": pid, "expires_at": _in(LEASE)})
+    WorkerLease.objects.update_or_create(name=name, defaults={"host": host, "pid": pid, "expires_at": _get_expiry()})
     WorkerLease.objects.filter(expires_at__lt=timezone.now() - FORGOTTEN_AFTER).delete()
 
 
 def renew_lease(*, name: str) -> bool:
     """Say that the worker still lives; ``False``: the lease has lapsed, and its runs may be others' by now."""
-    return WorkerLease.objects.filter(name=name, expires_at__gt=Now()).update(expires_at=_in(LEASE)) == 1
+    return WorkerLease.objects.filter(name=name, expires_at__gt=Now()).update(expires_at=_get_expiry()) == 1
 
 
 def end_lease(*, name: str) -> None:
@@ -67,5 +72,5 @@ def _describe(row: Execution) -> RunningAttempt:
     )
 
 
-def _in(time: timedelta) -> Combinable:
-    return ExpressionWrapper(Now() + time, output_field=DateTimeField())
+def _get_expiry() -> Combinable:
+    return ExpressionWrapper(Now() + timedelta(seconds=get_lease_seconds()), output_field=DateTimeField())

@@ -1,0 +1,27 @@
+"""What fault tests share: a product of their own, with tools that leave traces, armed failpoints and short leases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import FaultyProduct
+from tests.services import run_product
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep them on one process: they share a product and would take each other's cores."""
+    for item in items:
+        if "faulty" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("faults"))
+
+
+@pytest.fixture(scope="session")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProduct]:
+    """The real product, started once for all fault tests."""
+    folder = tmp_path_factory.mktemp("faults")
+    variables = {"MCP_APPS": "tests.fault_tools", "MCP_FAILPOINTS": "true", "MCP_WORKER_LEASE_SECONDS": "3"}
+    with run_product(folder / "var", **variables) as product:
+        yield FaultyProduct(product=product, trace_dir=Path(folder / "traces"))
