@@ -11,12 +11,14 @@ from celery.signals import task_prerun, worker_before_create_process, worker_ini
 from django.db import close_old_connections, connections
 from kombu import Queue
 
+from mcp_site import broker
 from mcp_site.serving.parent import end_with_parent
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mcp_site.settings")
 
 QUEUES = ("mcp.urgent", "mcp.high", "mcp.normal", "mcp.low")
 
+broker.install()
 app = Celery("mcp", set_as_current=True)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.task_queues = [Queue(name) for name in QUEUES]
