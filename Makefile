@@ -12,7 +12,7 @@ RUNTIME := requirements.txt
 DEVELOPMENT := requirements-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format stop reset runtime development
+.PHONY: help run test faults lint format stop reset runtime development
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1@/' | column -t -s@ 2>/dev/null \
@@ -23,6 +23,9 @@ run: runtime ## set up what is missing, then start everything; Ctrl-C stops it
 
 test: development ## run the whole suite; it brings its own services
 	@exec $(IN)pytest -n 2 --dist loadgroup $(ARGS)
+
+faults: development ## a long run under a load while processes are killed at random; prints its table
+	@exec $(IN)python -m tests.faults.soak $(ARGS)
 
 lint: development ## ruff, mypy, import-linter, djlint, missing migrations, Django's deployment checks
 	@exec .ci/lint

@@ -50,7 +50,11 @@ class FaultyProduct:
         """The processes of a part: ``web``, ``worker`` (its children too), ``scheduler``, ``valkey``."""
         found = []
         for process in self.product.list_processes()[1:]:
-            line = " ".join(process.cmdline())
+            try:
+                line = " ".join(process.cmdline())
+            except psutil.NoSuchProcess:
+                # Among them zombies: it was just killed.
+                continue
             matches = {
                 "web": "serve web" in line,
                 "worker": "celeryd" in line or "serve worker" in line,
