@@ -13,10 +13,12 @@ from protocol.errors import FeatureNotAgreed
 from protocol.registry import CommandContext, Deferred, Recorded, Stored, command
 from tools import selectors, services
 from tools.domain.specification import MAX_NAME_LENGTH, MAX_VERSION_LENGTH
+from tools.domain.states import ExecutionState
 from tools.domain.supervision import CancelMode
 from tools.models import Execution
 from tools.selectors import ExecutionView, ToolDescription, ToolPage
 from tools.services.cancellation import CANCEL_EXECUTIONS
+from tools.services.retrying import RETRY_EXECUTIONS
 from tools.services.timeline import UPDATED_EVENT
 
 ToolName = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
@@ -48,6 +50,16 @@ class ExecuteArguments(Struct, frozen=True, forbid_unknown_fields=True):
 class CancelExecutionArguments(Struct, frozen=True, forbid_unknown_fields=True):
     execution: uuid.UUID
     mode: CancelMode = CancelMode.GRACEFUL
+
+
+class RetryArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    execution: uuid.UUID
+
+
+class Retried(Struct, frozen=True):
+    execution_id: str
+    """Of the new run."""
+    state: str
 
 
 class CancelCommandArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -148,3 +160,12 @@ def cancel_command(context: CommandContext, arguments: CancelCommandArguments) -
     if execution_id is None:
         return Cancelled(cancelled=False)
     return cancel_execution(context, CancelExecutionArguments(execution=execution_id, mode=arguments.mode))
+
+
+@command("executions.retry", action=RETRY_EXECUTIONS, changes=True)
+def retry_execution(context: CommandContext, arguments: RetryArguments) -> Retried:
+    """Run again what has ended: a new run of the same version with the same input."""
+    execution_id = services.retry_execution(
+        principal=context.principal, execution_id=arguments.execution, trace_id=context.trace_id
+    )
+    return Retried(execution_id=str(execution_id), state=ExecutionState.QUEUED.value)

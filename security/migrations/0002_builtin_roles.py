@@ -12,6 +12,7 @@ ROLES = [
             ("tools.execute", "tool:*"),
             ("executions.view", "execution:*@own"),
             ("executions.cancel", "execution:*@own"),
+            ("executions.retry", "execution:*@own"),
         ],
     ),
     (

@@ -11,6 +11,7 @@ from tools.services.pipeline import run_execution
 from tools.services.recovery import recover_lost_executions, remove_orphaned_scratch
 from tools.services.registration import Synchronised, synchronise_tools
 from tools.services.retention import forget_idempotency_keys, purge_executions
+from tools.services.retrying import retry_execution
 from tools.services.sending import send_waiting_executions
 from tools.services.supervision import (
     RENEWALS_PER_LEASE,
@@ -47,6 +48,7 @@ __all__ = [
     "recover_unheld_executions",
     "remove_orphaned_scratch",
     "renew_lease",
+    "retry_execution",
     "run_execution",
     "send_waiting_executions",
     "synchronise_tools",

@@ -18,9 +18,6 @@ CANCEL_SIGNAL = signal.SIGUSR2
 """What the parent sends to a child whose run is cancelled. Outside a run it does nothing."""
 
 
-_SIGNALS = frozenset({signal.SIGALRM, CANCEL_SIGNAL})
-
-
 class RunInterrupted(BaseException):
     """The run must end now. Not an ``Exception``: a tool that catches those must not outlive it."""
 
@@ -31,6 +28,13 @@ class TimeLimitReached(RunInterrupted):
 
 class CancelRequested(RunInterrupted):
     """Somebody cancelled the run."""
+
+
+class _Hold:
+    """Whether interruptions are held back now. Of the main thread, as they are."""
+
+    depth = 0
+    waiting: type[RunInterrupted] | None = None
 
 
 @contextlib.contextmanager
@@ -44,6 +48,7 @@ def interruptible(*, seconds: float) -> Iterator[None]:
         raise RuntimeError("Only a process's main thread can be interrupted")
     if seconds <= 0:
         raise TimeLimitReached
+    _Hold.depth, _Hold.waiting = 0, None
     previous = {
         signal.SIGALRM: signal.signal(signal.SIGALRM, _raise_time_limit_reached),
         CANCEL_SIGNAL: signal.signal(CANCEL_SIGNAL, _raise_cancel_requested),
@@ -62,13 +67,17 @@ def interruptible(*, seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Keep interruptions out of the body; one that comes meanwhile strikes behind it."""
+    """Keep interruptions out of the body; one that comes meanwhile strikes behind it.
+
+    Not by the thread's signal mask: with it the kernel hands the signal to another thread, and Python raises here.
+    """
+    _Hold.depth += 1
     try:
-        # Inside, as one that came just before strikes here, when the signals are blocked already.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        _Hold.depth -= 1
+        if _Hold.waiting is not None and not _Hold.depth:
+            _strike(_Hold.waiting)
 
 
 def drop_connections() -> None:
@@ -96,11 +105,17 @@ def _disarm() -> None:
     signal.signal(CANCEL_SIGNAL, signal.SIG_IGN)
 
 
-def _raise_time_limit_reached(_signal_number: int, _frame: FrameType | None) -> None:
+def _strike(interruption: type[RunInterrupted]) -> None:
+    if _Hold.depth:
+        _Hold.waiting = _Hold.waiting or interruption
+        return
     _disarm()
-    raise TimeLimitReached
+    raise interruption
+
+
+def _raise_time_limit_reached(_signal_number: int, _frame: FrameType | None) -> None:
+    _strike(TimeLimitReached)
 
 
 def _raise_cancel_requested(_signal_number: int, _frame: FrameType | None) -> None:
-    _disarm()
-    raise CancelRequested
+    _strike(CancelRequested)

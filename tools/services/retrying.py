@@ -1,0 +1,53 @@
+"""Running again what has ended, by somebody's wish: a new run of the same version with the same input."""
+
+from __future__ import annotations
+
+import uuid
+
+import msgspec
+
+from protocol.errors import AccessDenied
+from protocol.ports import Principal, Resource, get_authorizer
+from tools.domain.states import TERMINAL_STATES, ExecutionState
+from tools.errors import ExecutionNotFound, ToolUnavailable
+from tools.models import Execution
+from tools.selectors import VIEW_EXECUTIONS
+from tools.services.acceptance import Accepted, ExecutionRequest, accept_execution
+
+RETRY_EXECUTIONS = "executions.retry"
+
+
+def retry_execution(*, principal: Principal, execution_id: uuid.UUID, trace_id: str) -> uuid.UUID:
+    """Queue a new run like this one, on the principal's behalf; its id.
+
+    Raises:
+        ExecutionNotFound: there is none, or the principal may not see it.
+        AccessDenied: the principal may not run it again.
+        ToolUnavailable: it has not ended yet; or as ``accept_execution`` raises.
+    """
+    execution = Execution.objects.select_related("tool", "version").filter(id=execution_id).first()
+    if execution is None or not _is_allowed(principal, VIEW_EXECUTIONS, execution):
+        raise ExecutionNotFound(details={"execution_id": str(execution_id)})
+    if not _is_allowed(principal, RETRY_EXECUTIONS, execution):
+        raise AccessDenied(details={"action": RETRY_EXECUTIONS})
+    if ExecutionState(execution.state) not in TERMINAL_STATES:
+        raise ToolUnavailable("The run has not ended yet.", details={"execution_id": str(execution_id)})
+    accepted = accept_execution(
+        request=ExecutionRequest(
+            principal=principal,
+            tool=execution.tool.name,
+            version=execution.version.version,
+            input=msgspec.json.decode(execution.input_json),
+            mode=Execution.Mode.QUEUE,
+            retry_of=execution.id,
+            trace_id=trace_id,
+        )
+    )
+    # Without a session and a key there is no earlier call that it could be the same as.
+    assert isinstance(accepted, Accepted)  # noqa: S101  # as above
+    return accepted.execution_id
+
+
+def _is_allowed(principal: Principal, action: str, execution: Execution) -> bool:
+    resource = Resource(kind="execution", name=str(execution.id), owner_id=execution.requested_by_id)
+    return get_authorizer().is_allowed(principal=principal, action=action, resource=resource)
