@@ -45,6 +45,8 @@ from benchmarks.tables import format_report
 RESULTS: Final = PROJECT_ROOT / "benchmarks" / "results"
 PROFILED_CONNECTIONS: Final = 10
 """Of `tools.execute`: the load nearest to this is profiled."""
+SECRET: Final = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "MCP_SECRET_KEY", "MCP_IDENTITY_KEY")
+"""Settings that are not written into results."""
 PARTS_OF_ALL: Final = ("start", "ping", "execute", "memory")
 ALL: Final = "all"
 
@@ -56,6 +58,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     warm_up: float
     repeat: int
+    patience: float
     connections: tuple[int, ...] | None
     idle_connections: int
     profile: bool
@@ -73,12 +76,24 @@ def parse_options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--seconds", type=_positive(float), default=8.0, help="of each window (default %(default)s)")
     parser.add_argument("--warm-up", type=_positive(float), default=2.0, metavar="SECONDS", help="before each window")
     parser.add_argument("--repeat", type=_positive(int), default=3, help="windows of each load; medians are shown")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="wait so long, before each window, for everything else on the machine to be idle (default: do not)",
+    )
     parser.add_argument("--connections", type=_parse_list, metavar="N,N,…", help="instead of the usual numbers of them")
     parser.add_argument("--idle-connections", type=_positive(int), default=1000, metavar="N", help="for the memory")
     parser.add_argument("--profile", action="store_true", help="run the loads again under a profiler")
-    parser.add_argument("--web-workers", type=_positive(int), default=1, metavar="N")
-    parser.add_argument("--task-workers", type=_positive(int), default=2, metavar="N")
-    parser.add_argument("--database-url", metavar="URL", help="instead of SQLite; the database is written to")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_parse_setting,
+        metavar="NAME=VALUE",
+        help="a setting of the server, such as MCP_TASK_WORKERS=4, or DATABASE_URL, whose database is written to",
+    )
     parser.add_argument("--url", help="measure a server that runs already: its WebSocket; the key is in MCP_API_KEY")
     parser.add_argument("--pid", type=_positive(int), help="with --url: its `serve`, where it runs on this machine")
     parser.add_argument("--name", help="of the files in benchmarks/results/; without it they go to its local/")
@@ -95,15 +110,13 @@ def parse_options(arguments: Sequence[str]) -> Options:
             parser.error("start, memory and --profile need a product that the benchmarks start themselves")
     elif given.pid is not None:
         parser.error("--pid goes with --url")
-    variables = {"MCP_WEB_WORKERS": str(given.web_workers), "MCP_TASK_WORKERS": str(given.task_workers)}
-    if given.database_url is not None:
-        variables["DATABASE_URL"] = given.database_url
     name = given.name or f"local/{'-'.join(given.what) or ALL}"
     return Options(
         what=what,
         seconds=given.seconds,
         warm_up=given.warm_up,
         repeat=given.repeat,
+        patience=given.patience,
         connections=given.connections,
         idle_connections=given.idle_connections,
         profile=given.profile,
@@ -111,7 +124,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         key=key,
         pid=given.pid,
         output=given.output or RESULTS / f"{name}.json",
-        variables=variables,
+        variables=dict(given.set),
     )
 
 
@@ -129,18 +142,12 @@ def measure(options: Options) -> Report:
         versions=list_versions(),
         commit=commit,
         has_local_changes=has_local_changes,
-        settings={**PINNED, **{name: value for name, value in options.variables.items() if name != "DATABASE_URL"}},
+        settings={**PINNED, **{name: value for name, value in options.variables.items() if name not in SECRET}},
         database=describe_database(
             url=options.variables.get("DATABASE_URL"), filesystem=find_filesystem(Path(tempfile.gettempdir()))
         ),
     )
-    if options.url is not None:
-        return measure_running(options, report)
-    report = measure_own(options, report)
-    if not options.profile:
-        return report
-    say("profiling")
-    return msgspec.structs.replace(report, profiles=profile(options, report))
+    return measure_running(options, report) if options.url is not None else measure_own(options, report)
 
 
 def measure_running(options: Options, report: Report) -> Report:
@@ -176,11 +183,15 @@ def measure_workloads(options: Options, report: Report, target: Target) -> Repor
     execute: list[LoadResult] = []
     if "ping" in options.what:
         say("session.ping")
-        ping = measure_loads(target, list_ping_loads(options), repeats=options.repeat)
+        ping = _measure_loads(options, target, list_ping_loads(options))
     if "execute" in options.what:
         say("tools.execute")
-        execute = measure_loads(target, list_execute_loads(options), repeats=options.repeat)
+        execute = _measure_loads(options, target, list_execute_loads(options))
     return msgspec.structs.replace(report, ping=ping, execute=execute)
+
+
+def _measure_loads(options: Options, target: Target, loads: Sequence[Load]) -> list[LoadResult]:
+    return measure_loads(target, loads, repeats=options.repeat, patience_seconds=options.patience)
 
 
 def profile(options: Options, report: Report) -> list[Profile]:
@@ -233,15 +244,23 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_options(arguments)
     try:
         report = measure(options)
+        write(report, options)
+        if options.profile:
+            say("profiling")
+            report = msgspec.structs.replace(report, profiles=profile(options, report))
+            write(report, options)
     except (LoadFailed, ProductError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    picture = options.output.with_suffix(".png")
-    write_report(report, path=options.output)
-    draw_report(report, path=picture)
     print(format_report(report))
-    print(f"\n{options.output}\n{picture}")
+    print(f"\n{options.output}\n{options.output.with_suffix('.png')}")
     return 1 if report.list_errors() else 0
+
+
+def write(report: Report, options: Options) -> None:
+    """The JSON and the picture."""
+    write_report(report, path=options.output)
+    draw_report(report, path=options.output.with_suffix(".png"))
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -252,6 +271,13 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def _parse_setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, not {text!r}")
+    return name, value
 
 
 def _parse_list(text: str) -> tuple[int, ...]:

@@ -23,12 +23,13 @@ import uvloop
 
 from benchmarks.client import Client, ClientError, Message, Template, encode_message, open_clients
 from benchmarks.frames import encode_frame
-from benchmarks.processes import read_cpu_seconds
+from benchmarks.processes import read_busy_seconds, read_cpu_seconds
 
 DRAIN_SECONDS: Final = 60.0
 ACKNOWLEDGE_EVERY: Final = 32
 """Numbered messages; protocol.md section 10 asks for one at least every 64."""
-MARK: Final = signal.SIGUSR2
+MARK: Final = signal.SIGRTMIN + 1
+"""Begins and ends a window of ``benchmarks.profiled``."""
 LOAD: Final = "load"
 """The generator's own entry among the CPU times."""
 
@@ -67,6 +68,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """By code or by what was wrong; over the whole run, warm-up included."""
     events: int
     cpu_seconds: dict[str, float]
+    busy_seconds: float
+    """CPU time of the whole machine."""
     request_bytes: int
 
 
@@ -236,17 +239,18 @@ class Meter:
         self._started = time.perf_counter()
         self._before = self._read()
 
-    def read(self) -> tuple[float, dict[str, float]]:
-        """Seconds passed, and CPU seconds by name."""
-        after = self._read()
+    def read(self) -> tuple[float, dict[str, float], float]:
+        """Seconds passed, CPU seconds by name, and those of the whole machine."""
+        after, busy = self._read()
         seconds = time.perf_counter() - self._started
         self._mark()
-        return seconds, {name: after[name] - before for name, before in self._before.items()}
+        before, busy_before = self._before
+        return seconds, {name: after[name] - before[name] for name in after}, busy - busy_before
 
-    def _read(self) -> dict[str, float]:
+    def _read(self) -> tuple[dict[str, float], float]:
         found = {name: read_cpu_seconds(pids) for name, pids in self._specification.processes.items()}
         own = resource.getrusage(resource.RUSAGE_SELF)
-        return {**found, LOAD: own.ru_utime + own.ru_stime}
+        return {**found, LOAD: own.ru_utime + own.ru_stime}, read_busy_seconds()
 
     def _mark(self) -> None:
         for pid in self._specification.marked:
@@ -271,7 +275,7 @@ async def run(specification: Specification) -> Measured:
     meter = Meter(specification)
     window.open()
     await asyncio.sleep(specification.seconds)
-    seconds, cpu_seconds = meter.read()
+    seconds, cpu_seconds, busy_seconds = meter.read()
     window.stop()
     async with asyncio.timeout(DRAIN_SECONDS):
         await asyncio.gather(*(caller.is_done.wait() for caller in callers))
@@ -283,6 +287,7 @@ async def run(specification: Specification) -> Measured:
         errors=dict(window.errors),
         events=window.events,
         cpu_seconds=cpu_seconds,
+        busy_seconds=busy_seconds,
         request_bytes=callers[0].template.size_bytes,
     )
 
@@ -300,6 +305,7 @@ async def stay_idle(clients: list[Client]) -> Measured:
         errors={"connection lost": lost} if lost else {},
         events=0,
         cpu_seconds={},
+        busy_seconds=0,
         request_bytes=0,
     )
 

@@ -13,7 +13,7 @@ import msgspec
 
 from benchmarks.load import Measured, Specification, Workload
 from benchmarks.processes import Roles, read_pss_bytes
-from benchmarks.product import PROJECT_ROOT, Product, wait_until_calm
+from benchmarks.product import PROJECT_ROOT, Product, wait_until_calm, wait_until_quiet
 from benchmarks.results import LoadResult, MemoryResult, StartResult, make_load_result
 
 RUN_SECONDS: Final = 180.0
@@ -48,11 +48,12 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     warm_up_seconds: float
 
 
-def measure_loads(target: Target, loads: Sequence[Load], *, repeats: int) -> list[LoadResult]:
+def measure_loads(target: Target, loads: Sequence[Load], *, repeats: int, patience_seconds: float) -> list[LoadResult]:
     """Each load so many times, all of them in turn, so that what else happens on the machine meets all alike."""
     windows: list[list[Measured]] = [[] for _ in loads]
     for _ in range(repeats):
         for load, measured in zip(loads, windows, strict=True):
+            wait_until_quiet(seconds=patience_seconds)
             measured.append(run_load(target, load))
     return [
         make_load_result(

@@ -47,6 +47,14 @@ def read_pss_bytes(pids: Iterable[int]) -> int:
     return sum(_read_pss_kilobytes(pid) for pid in pids) * 1024
 
 
+def read_busy_seconds() -> float:
+    """CPU time that all cores together have been busy, whoever with."""
+    name, *ticks = (PROC / "stat").read_text().partition("\n")[0].split()
+    assert name == "cpu"
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts, stolen, *_ = map(int, ticks)
+    return (user + nice + system + interrupts + soft_interrupts + stolen) / TICKS_PER_SECOND
+
+
 def is_running(pid: int) -> bool:
     """Whether there is such a process, other than one that ended and was not reaped yet."""
     fields = _read_stat(pid)

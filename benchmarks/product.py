@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.processes import Roles, find_roles, is_running, read_cpu_seconds
+from benchmarks.processes import Roles, find_roles, is_running, read_busy_seconds, read_cpu_seconds
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
 START_SECONDS: Final = 90.0
@@ -25,6 +25,8 @@ STOP_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.005
 CALM_SHARE: Final = 0.1
 """Of a core: below it the product counts as idle."""
+QUIET_SHARE: Final = 0.2
+"""Of a core: below it the whole machine does."""
 
 PINNED: Final[Mapping[str, str]] = {
     "MCP_BIND": "127.0.0.1",
@@ -152,6 +154,16 @@ def wait_until_calm(roles: Roles, *, seconds: float = 15.0, window_seconds: floa
         before = read_cpu_seconds(pids)
         time.sleep(window_seconds)
         if read_cpu_seconds(pids) - before < CALM_SHARE * window_seconds:
+            return
+
+
+def wait_until_quiet(*, seconds: float, window_seconds: float = 2.0) -> None:
+    """Return once the machine has nothing else to do, or after so many seconds; the product must be idle."""
+    give_up_at = time.monotonic() + seconds
+    while time.monotonic() < give_up_at:
+        before = read_busy_seconds()
+        time.sleep(window_seconds)
+        if read_busy_seconds() - before < QUIET_SHARE * window_seconds:
             return
 
 

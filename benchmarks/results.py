@@ -45,6 +45,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Microseconds of CPU time for each answer, by part of the product; ``load`` is the generator's own."""
     load_share: float
     """Of one core: what the generator took."""
+    others_share: float
+    """Of one core: what neither the product nor the generator took; much of it makes the window worthless."""
 
 
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,12 +140,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_figures(measured: Measured) -> Figures:
     """One window's figures."""
-    answers = max(1, measured.answers)
     return Figures(
         per_second=measured.answers / measured.seconds,
         latencies_ms=measured.latencies_ms,
-        cpu_us={part: seconds / answers * 1e6 for part, seconds in measured.cpu_seconds.items()},
+        cpu_us={part: seconds / measured.answers * 1e6 for part, seconds in measured.cpu_seconds.items()}
+        if measured.answers
+        else {},
         load_share=measured.cpu_seconds[LOAD] / measured.seconds,
+        others_share=max(0.0, measured.busy_seconds - sum(measured.cpu_seconds.values())) / measured.seconds,
     )
 
 
@@ -168,6 +172,7 @@ def make_load_result(
             latencies_ms=take_medians([figures.latencies_ms for figures in repeats]),
             cpu_us=take_medians([figures.cpu_us for figures in repeats]),
             load_share=statistics.median(figures.load_share for figures in repeats),
+            others_share=statistics.median(figures.others_share for figures in repeats),
         ),
         repeats=repeats,
     )

@@ -54,7 +54,7 @@ def _describe_start(start: StartResult) -> str:
 
 
 def _tabulate_ping(results: Sequence[LoadResult]) -> str:
-    head = ("session.ping", "messages/s", "p50 ms", "p95", "p99", "web CPU-µs", "target", "load generator")
+    head = ("session.ping", "messages/s", "p50 ms", "p95", "p99", "web CPU-µs", "target", "load gen.", "others")
     rows = [
         (
             f"{result.connections} x {result.in_flight} in flight",
@@ -62,7 +62,7 @@ def _tabulate_ping(results: Sequence[LoadResult]) -> str:
             *_format_latencies(result),
             _format_us(result, "web"),
             str(PING_TARGETS_US.get((result.connections, result.in_flight), "")),
-            f"{result.median.load_share:.0%} of a core",
+            *_format_shares(result),
         )
         for result in results
     ]
@@ -70,7 +70,19 @@ def _tabulate_ping(results: Sequence[LoadResult]) -> str:
 
 
 def _tabulate_execute(results: Sequence[LoadResult]) -> str:
-    head = ("tools.execute", "calls/s", "p50 ms", "p95", "p99", "CPU-ms: web", "worker", "valkey", "all", "load gen.")
+    head = (
+        "tools.execute",
+        "calls/s",
+        "p50 ms",
+        "p95",
+        "p99",
+        "CPU-ms: web",
+        "worker",
+        "valkey",
+        "all",
+        "load gen.",
+        "others",
+    )
     rows = []
     for result in results:
         cpu_us = result.median.cpu_us
@@ -80,8 +92,8 @@ def _tabulate_execute(results: Sequence[LoadResult]) -> str:
                 f"{result.connections} connections",
                 f"{result.median.per_second:,.0f}",
                 *_format_latencies(result),
-                *(f"{us / 1000:.2f}" for us in (web, worker, valkey, web + worker + valkey)),
-                f"{result.median.load_share:.0%}",
+                *(f"{us / 1000:.2f}" if cpu_us else "-" for us in (web, worker, valkey, web + worker + valkey)),
+                *_format_shares(result),
             )
         )
     return (
@@ -125,6 +137,12 @@ def _format_latencies(result: LoadResult) -> Iterator[str]:
     for name in ("p50", "p95", "p99"):
         value = result.median.latencies_ms.get(name)
         yield "-" if value is None else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def _format_shares(result: LoadResult) -> Iterator[str]:
+    """What the generator and everything else on the machine took of a core."""
+    yield f"{result.median.load_share:.0%}"
+    yield f"{result.median.others_share:.0%}"
 
 
 def _format_us(result: LoadResult, part: str) -> str:

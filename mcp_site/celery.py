@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import task_prerun, worker_before_create_process, worker_init, worker_process_init
+from celery.signals import setup_logging, task_prerun, worker_before_create_process, worker_init, worker_process_init
 from django.db import close_old_connections, connections
 from kombu import Queue
 
@@ -25,6 +25,11 @@ app.conf.task_queues = [Queue(name) for name in QUEUES]
 app.autodiscover_tasks()
 # By name, as they need the apps loaded.
 app.steps["worker"].update({"mcp_site.worker_steps:ToolsStep", "mcp_site.worker_steps:SupervisionStep"})
+
+
+@setup_logging.connect(weak=False)
+def keep_logging(**_: Any) -> None:
+    """Logging is as the settings have it: a receiver of this signal keeps Celery from changing it."""
 
 
 @worker_init.connect(weak=False)

@@ -23,7 +23,7 @@ class ServerSocket:
 
     def __init__(self, *, subprotocols: Sequence[str], extensions: dict[str, Any]) -> None:
         self.is_text = "mcp.v1.msgpack" not in subprotocols
-        self.scope = {
+        self.scope: dict[str, Any] = {
             "type": "websocket",
             "path": "/ws/",
             "client": ("127.0.0.1", 50_000),

@@ -213,6 +213,22 @@ class Client:
         arguments = {"tool": tool, "input": {} if input_value is None else input_value, "mode": mode}
         return await self.call("tools.execute", arguments, **metadata)
 
+    @asynccontextmanager
+    async def kept_alive(self, *, every_seconds: float = 0.2) -> AsyncIterator[None]:
+        """Send heartbeats meanwhile."""
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(every_seconds)
+                await self.send("heartbeat", {"ack": 0})
+
+        beating = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+
     async def check_usable(self) -> None:
         """Fail where the connection does not answer a ping any more."""
         answer = await self.call("session.ping")

@@ -33,6 +33,9 @@ def valkey_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """The real product, started once for all tests of this process; what a test changes in it, it changes back."""
-    with run_product(tmp_path_factory.mktemp("product") / "var") as product:
+    """The real product, started once for all tests of this process; what a test changes in it, it changes back.
+
+    With one app beside the product's own: tools that wait, fail and misbehave on demand.
+    """
+    with run_product(tmp_path_factory.mktemp("product") / "var", MCP_APPS="tests.sample_tools") as product:
         yield product

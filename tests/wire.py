@@ -18,6 +18,7 @@ from protocol.domain.messages import (
     SecurityLevel,
     ServerInfo,
 )
+from protocol.domain.states import State
 
 START = datetime(2026, 11, 20, 16, 31, tzinfo=UTC)
 TERMS = Terms(
@@ -55,6 +56,9 @@ class Wire:
     def get_tick(self) -> float:
         """Seconds since the connection was made."""
         return (self.now - START).total_seconds()
+
+    def get_state(self) -> State:
+        return self.connection.state
 
     def encode(self, value: Any) -> str | bytes:
         """The value as a frame of the connection's kind."""

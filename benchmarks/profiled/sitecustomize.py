@@ -1,8 +1,8 @@
 """A profiler in every Python process that is started with this folder on ``PYTHONPATH``.
 
 Python imports a module of this name by itself at its start. With BENCHMARK_PROFILES naming a folder, the web and worker
-processes profile their threads, and so do their forked children. SIGUSR2 begins a window, the next one ends it and
-leaves there what was counted in between, as ``PID-WINDOW.json``. ``benchmarks.profiles`` makes sense of the files.
+processes profile their threads, and so do their forked children. The signal ``MARK`` begins a window, the next one ends
+it and leaves there what was counted in between, as ``PID-WINDOW.json``. ``benchmarks.profiles`` makes sense of the files.
 
 Time is the thread's own CPU time, so that one that waits costs nothing. Reading that clock costs four times as much as
 reading the common one, which BENCHMARK_PROFILE_CLOCK=wall takes for main threads: right where nothing but the event
@@ -26,6 +26,8 @@ FOLDER = os.environ.get("BENCHMARK_PROFILES", "")
 MAIN_CLOCK = os.environ.get("BENCHMARK_PROFILE_CLOCK", "cpu")
 PROFILED = ("web", "worker")
 """Parts of ``serve``."""
+MARK = signal.SIGRTMIN + 1
+"""Neither the product nor its libraries use it; ``benchmarks.load`` sends it."""
 
 
 class ThreadProfile:
@@ -57,7 +59,7 @@ class Recorder:
         """Profile the calling thread, which is the main one, and all that are started from now on."""
         self._threads.append(ThreadProfile(clock=MAIN_CLOCK))
         threading.setprofile(self._take_thread)
-        signal.signal(signal.SIGUSR2, self._mark)
+        signal.signal(MARK, self._mark)
         os.register_at_fork(after_in_child=self._start_anew)
 
     def _take_thread(self, _frame: FrameType, _event: str, _argument: Any) -> None:

@@ -156,7 +156,16 @@ class Supervisor:
             )
         if self._broker is not None:
             await self._broker.stop(deadline=drained_at + len(stages) * STAGE_SECONDS)
+            self._remove_socket_folder()
         self._output.write("serve", "stopped")
+
+    def _remove_socket_folder(self) -> None:
+        """Where the socket lies in the system's temporary folder, its own folder goes with it."""
+        assert self._plan.broker is not None  # noqa: S101  # there is a broker
+        folder = Path(self._plan.broker.socket).parent
+        if not folder.is_relative_to(self._plan.data_dir):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def _check_children(self) -> None:
         for child in self._every_child():

@@ -1,15 +1,49 @@
-"""uvicorn's WebSocket with two things that it lacks: a stuck peer can be cut off, and bad text costs no connection."""
+"""uvicorn's WebSocket with three things that it lacks.
+
+A stuck peer can be cut off, bad text costs no connection, and a peer that sends too much is told why it is closed.
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
 from protocol.consumers import ABORT_EXTENSION
 
+LINGER_SECONDS: Final = 2.0
+"""How long what a failed connection still sends is read and thrown away."""
+
 
 class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     """See the module."""
+
+    _is_failed = False
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_failed:
+            super().data_received(data)
+
+    def handle_parser_exception(self) -> None:
+        """Send the closing frame (1002, 1009), then read on for a moment without looking.
+
+        Closed on data that nobody read, a socket is reset by the kernel, and the peer loses the closing frame.
+        """
+        assert self.conn.close_sent is not None  # noqa: S101  # the library has failed the connection
+        self._is_failed = self.close_sent = True
+        self.queue.put_nowait(
+            {
+                "type": "websocket.disconnect",
+                "code": self.conn.close_sent.code,
+                "reason": self.conn.close_sent.reason,
+            }
+        )
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)

@@ -234,8 +234,8 @@ LOGGING: dict[str, Any] = {
         "django.request": {"filters": ["readiness"]},
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "uvicorn": {"level": "WARNING"},
-        # At INFO these two write a line for each task.
-        "celery.worker.strategy": {"level": "WARNING"},
-        "celery.app.trace": {"level": "WARNING"},
+        # At INFO these write a line for each task and each round of the schedule.
+        "celery": {"level": "WARNING"},
+        "django_celery_beat": {"level": "WARNING"},
     },
 }

@@ -60,6 +60,7 @@ def test_the_parts_together_are_ready_and_each_ends_when_asked(installation: Pro
     try:
         port = installation.variables["MCP_PORT"]
         wait_until(lambda: b"200" in ask_readiness(port), seconds=30, what="readiness")
+        wait_until(lambda: "scheduling" in output.read_text(), seconds=30, what="the scheduler")
         assert [part.poll() for part in parts] == [None, None, None], output.read_text()
         for part in parts:
             part.send_signal(signal.SIGTERM)

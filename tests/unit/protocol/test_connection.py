@@ -39,11 +39,11 @@ def ready() -> Wire:
 def test_from_the_first_frame_to_an_answered_command(codec: Codec) -> None:
     wire = Wire(codec=codec)
     wire.shake_hands()
-    assert wire.connection.state is State.AUTHENTICATING
+    assert wire.get_state() is State.AUTHENTICATING
     answer = wire.authenticate()
     assert (answer["type"], answer["metadata"]) == ("authentication", {"correlation_id": "m-1"})
     assert answer["payload"]["authenticated"] is True
-    assert wire.connection.state is State.READY
+    assert wire.get_state() is State.READY
 
     received = wire.send_command("text.say", {"n": 1}, message_id="c-1", metadata={"priority": "high"})
     assert isinstance(received, CommandReceived)
@@ -74,9 +74,9 @@ def test_failed_authentication_can_be_tried_again(wire: Wire) -> None:
     assert wire.send("authentication", CREDENTIALS, message_id="a-1") is not None
     wire.connection.fail("a-1", AuthenticationFailed())
     assert wire.take_error()["code"] == "security.authentication_failed"
-    assert wire.connection.state is State.AUTHENTICATING
+    assert wire.get_state() is State.AUTHENTICATING
     wire.authenticate()
-    assert wire.connection.state is State.READY
+    assert wire.get_state() is State.READY
 
 
 def test_authentication_again_leaves_a_ready_connection_ready(ready: Wire) -> None:

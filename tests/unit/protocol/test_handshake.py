@@ -96,9 +96,9 @@ def test_what_the_client_insists_on_and_is_not_here_fails_the_handshake(wire: Wi
     wire.send("handshake", {**HANDSHAKE, **request})
     error = wire.take_error()
     assert (error["code"], error["details"]["path"]) == ("protocol.feature_not_agreed", path)
-    assert wire.connection.state is State.HANDSHAKING
+    assert wire.get_state() is State.HANDSHAKING
     wire.shake_hands()
-    assert wire.connection.state is State.AUTHENTICATING
+    assert wire.get_state() is State.AUTHENTICATING
 
 
 def test_the_server_raises_the_level_and_never_lowers_it(wire: Wire) -> None:
