@@ -7,6 +7,7 @@ checked. CPU time of the server's processes is read at the window's two ends, fr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import gc
 import os
@@ -254,7 +255,9 @@ class Meter:
 
     def _mark(self) -> None:
         for pid in self._specification.marked:
-            os.kill(pid, MARK)
+            # One that is gone leaves no window, which is noticed there.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, MARK)
 
 
 async def run(specification: Specification) -> Measured:

@@ -16,6 +16,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(settings.MCP.data_dir, ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups by the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of the shared product on one process, so that it is started once."""
     for item in items:

@@ -43,7 +43,7 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 20.0, what: 
 
 
 def make_database(name: str) -> dict[str, str]:
-    """The variables of a product with a database of its own on the run's PostgreSQL; none where the run is on SQLite."""
+    """The variables of a product with its own database on the run's PostgreSQL; none where the run is on SQLite."""
     if "DATABASE_URL" not in os.environ:
         return {}
     url = urlsplit(os.environ["DATABASE_URL"])

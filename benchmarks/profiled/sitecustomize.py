@@ -1,8 +1,9 @@
 """A profiler in every Python process that is started with this folder on ``PYTHONPATH``.
 
-Python imports a module of this name by itself at its start. With BENCHMARK_PROFILES naming a folder, the web and worker
-processes profile their threads, and so do their forked children. The signal ``MARK`` begins a window, the next one ends
-it and leaves there what was counted in between, as ``PID-WINDOW.json``. ``benchmarks.profiles`` makes sense of the files.
+Python imports a module of this name by itself at its start. With BENCHMARK_PROFILES naming a folder, the web and
+worker processes profile their threads, and so do their forked children. The signal ``MARK`` begins a window, the next
+one ends it and leaves there what was counted in between, as ``PID-WINDOW.json``. ``benchmarks.profiles`` makes sense
+of the files.
 
 Time is the thread's own CPU time, so that one that waits costs nothing. Reading that clock costs four times as much as
 reading the common one, which BENCHMARK_PROFILE_CLOCK=wall takes for main threads: right where nothing but the event

@@ -16,6 +16,7 @@ HEARTBEAT_SECONDS = 0.5
 DEADLINE_SECONDS = 0.5
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups by the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of the impatient product on one process, so that it is started once."""
     for item in items:

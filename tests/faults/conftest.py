@@ -11,6 +11,7 @@ from tests.faults.harness import FaultyProduct
 from tests.services import run_product
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups by the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep them on one process: they share a product and would take each other's cores."""
     for item in items:
