@@ -12,7 +12,7 @@ RUNTIME := requirements.txt
 DEVELOPMENT := requirements-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults lint format stop reset runtime development
+.PHONY: help run test faults benchmark lint format stop reset runtime development
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1@/' | column -t -s@ 2>/dev/null \
@@ -26,6 +26,9 @@ test: development ## run the whole suite; it brings its own services
 
 faults: development ## a long run under a load while processes are killed at random; prints its table
 	@exec $(IN)python -m tests.faults.soak $(ARGS)
+
+benchmark: development ## measure everything; writes benchmarks/results/
+	@exec $(IN)python -m benchmarks $(or $(ARGS),all)
 
 lint: development ## ruff, mypy, import-linter, djlint, missing migrations, Django's deployment checks
 	@exec .ci/lint

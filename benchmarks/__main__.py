@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -242,6 +243,8 @@ def say(text: str) -> None:
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 1 where the product failed or an answer was wrong."""
     options = parse_options(arguments)
+    # As Ctrl-C does: what was started is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     try:
         report = measure(options)
         write(report, options)

@@ -104,12 +104,15 @@ class Window:
 
     def __init__(self) -> None:
         self.is_calling = True
+        self.has_answers = asyncio.Event()
+        """Any, wrong ones too, since it was opened."""
         self.latencies: list[float] = []
         self.errors: Counter[str] = Counter()
         self.events = 0
         self._is_open = False
 
     def open(self) -> None:
+        self.has_answers.clear()
         self.latencies.clear()
         self.events = 0
         self._is_open = True
@@ -118,8 +121,13 @@ class Window:
         self._is_open = self.is_calling = False
 
     def add(self, latency: float) -> None:
+        self.has_answers.set()
         if self._is_open:
             self.latencies.append(latency)
+
+    def add_error(self, name: str) -> None:
+        self.has_answers.set()
+        self.errors[name] += 1
 
 
 class Caller:
@@ -161,7 +169,7 @@ class Caller:
         started = self._started.pop(correlation_id or "", None)
         pause: int | None = None
         if started is None:
-            self._window.errors["an answer to nothing"] += 1
+            self._window.add_error("an answer to nothing")
             return
         if message.type == "error":
             error = msgspec.json.decode(message.payload, type=ErrorPayload)
@@ -172,7 +180,7 @@ class Caller:
         if problem is None:
             self._window.add(time.perf_counter() - started)
         else:
-            self._window.errors[problem] += 1
+            self._window.add_error(problem)
         self._go_on(pause)
 
     def _go_on(self, pause_ms: int | None) -> None:
@@ -193,7 +201,7 @@ class Caller:
 
     def _take_loss(self) -> None:
         if not self.is_done.is_set():
-            self._window.errors[f"connection lost ({self.client.close_code})"] += 1
+            self._window.add_error(f"connection lost ({self.client.close_code})")
             self.is_done.set()
 
 
@@ -278,6 +286,9 @@ async def run(specification: Specification) -> Measured:
     meter = Meter(specification)
     window.open()
     await asyncio.sleep(specification.seconds)
+    async with asyncio.timeout(DRAIN_SECONDS):
+        # A window without any says nothing.
+        await window.has_answers.wait()
     seconds, cpu_seconds, busy_seconds = meter.read()
     window.stop()
     async with asyncio.timeout(DRAIN_SECONDS):

@@ -20,6 +20,7 @@ import msgspec
 from benchmarks.processes import Roles, find_roles, is_running, read_busy_seconds, read_cpu_seconds
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
+SERVE: Final = ("manage.py", "serve")
 START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.005
@@ -85,11 +86,11 @@ class Product:
             "MCP_DATA_DIR": str(self.data_dir),
             **self.variables,
         }
+        # So that benchmarks that are killed leave nothing running.
+        command = (sys.executable, "-m", "mcp_site.serving.parent", str(os.getpid()), sys.executable, *SERVE)
         started = time.perf_counter()
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "manage.py", "serve"], cwd=PROJECT_ROOT, env=environment, stdout=log, stderr=log
-            )
+            self._process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment, stdout=log, stderr=log)
         while not self._run_file.exists():
             if self._process.poll() is not None or time.perf_counter() - started > START_SECONDS:
                 raise ProductError(f"the product does not start:\n{self._log.read_text(errors='replace')[-2000:]}")

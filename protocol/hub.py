@@ -39,6 +39,8 @@ ECHO: Final = {"echo": True}
 ECHO_MISSED_SECONDS = 3.0
 DRAIN_CHECK_SECONDS = 0.02
 CANCEL_AGAIN_SECONDS = 0.1
+CHANNEL_SECONDS = 1.0
+"""How long a new session waits for the broker, without which its answers come by the timer."""
 EXPIRE_GRACE_SECONDS = 1.0
 """How long after its deadline a command is left to whoever runs it, before the web process ends it."""
 
@@ -48,6 +50,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.channel = ""
+        self._has_channel = asyncio.Event()
         self.links: set[Link] = set()
         self.is_draining = False
         self._by_session: dict[uuid.UUID, Link] = {}
@@ -73,6 +76,7 @@ class Hub:
             _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_SECONDS)
         self._tasks = []
         self.channel = ""
+        self._has_channel.clear()
 
     def add(self, link: Link) -> None:
         self.links.add(link)
@@ -86,6 +90,12 @@ class Hub:
     def add_session(self, link: Link) -> None:
         """The link has its session: wake-ups for it are for this link."""
         self._by_session[link.session_id] = link
+
+    async def wait_for_channel(self) -> None:
+        """Wait for a moment until wake-ups can arrive: a session opened before would never get any."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHANNEL_SECONDS):
+                await self._has_channel.wait()
 
     def get_degraded(self) -> list[str]:
         """What this process has to do without: ``broker``, where its own wake-ups do not come back."""
@@ -103,8 +113,8 @@ class Hub:
         assert layer is not None  # noqa: S101  # the settings always configure one
         while True:
             try:
-                # Its name stays: sessions that were opened with it are woken there.
-                self.channel = self.channel or await layer.new_channel()
+                if not self.channel:
+                    await self._take_channel(await layer.new_channel())
                 while True:
                     self._take_wakeup(await layer.receive(self.channel))
             except asyncio.CancelledError:
@@ -112,6 +122,14 @@ class Hub:
             except Exception as error:  # noqa: BLE001  # whatever the broker's client raises, the outbox is polled
                 logger.warning("Wake-ups cannot be received (%s); trying again.", type(error).__name__)
                 await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _take_channel(self, channel: str) -> None:
+        """From now on wake-ups arrive there. The name stays: sessions that are opened with it are woken by it."""
+        self.channel = channel
+        self._has_channel.set()
+        if self._by_session:
+            # Opened while the broker was away.
+            await get_database_threads().run(sessions.set_channel, session_ids=list(self._by_session), channel=channel)
 
     def _take_wakeup(self, message: dict[str, object]) -> None:
         if message == ECHO:

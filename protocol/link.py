@@ -62,6 +62,9 @@ class Owner(Protocol):
     def add_session(self, link: Link) -> None:
         """The link has its session: wake-ups for it are for this link."""
 
+    async def wait_for_channel(self) -> None:
+        """Wait for a moment until wake-ups can arrive."""
+
     def get_degraded(self) -> list[str]:
         """The dependencies that this process has to do without now."""
 
@@ -146,11 +149,8 @@ class Link:
                 self._respond(command, event.message_id, result)
                 return
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
-            connection.fail(
-                event.message_id,
-                dispatch.translate_failure(error, trace_id=trace_id, command=event.command),
-                trace_id=trace_id,
-            )
+            failure = dispatch.translate_failure(error, trace_id=trace_id, command=event.command)
+            self._fail(event.message_id, failure, trace_id=trace_id, is_repeated=event.is_repeated)
             return
         self._start(self._run_command(command, context, arguments, event.pending if event.is_repeated else None))
 
@@ -173,11 +173,15 @@ class Link:
                 self._settle_repeated(context, result, repeated)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=context.trace_id, command=command.name)
-            if repeated is None:
-                self.connection.fail(context.message_id, failure, trace_id=context.trace_id)
-            else:
-                self.connection.repeat(context.message_id, describe_error(failure, trace_id=context.trace_id))
+            self._fail(context.message_id, failure, trace_id=context.trace_id, is_repeated=repeated is not None)
         await self.writer.flush()
+
+    def _fail(self, message_id: str, failure: MCPError, *, trace_id: str, is_repeated: bool) -> None:
+        if is_repeated:
+            # The command of this id that is in flight goes on.
+            self.connection.repeat(message_id, describe_error(failure, trace_id=trace_id))
+        else:
+            self.connection.fail(message_id, failure, trace_id=trace_id)
 
     def _settle_result(self, command: Command, context: CommandContext, result: Any) -> None:
         connection = self.connection
@@ -197,6 +201,8 @@ class Link:
     def _settle_repeated(self, context: CommandContext, result: Any, repeated: PendingCommand) -> None:
         if isinstance(result, Stored):
             self.connection.repeat(context.message_id, result.payload)
+        elif not isinstance(result, Deferred | Recorded):
+            self.connection.repeat(context.message_id, ResponsePayload(repeated.command, result))
         elif context.message_id in self.connection.activity.pending:
             # The one answer to come is sent once for each.
             repeated.repeats += 1
@@ -228,6 +234,7 @@ class Link:
         connection = self.connection
         trace_id = make_trace_id()
         try:
+            await self._owner.wait_for_channel()
             answer = await get_database_threads().run(self._judge, event)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command="authentication")

@@ -56,6 +56,11 @@ def get_channel(*, session_id: uuid.UUID | None) -> str:
     return Session.objects.filter(id=session_id, ended_at=None).values_list("channel", flat=True).first() or ""
 
 
+def set_channel(*, session_ids: Collection[uuid.UUID], channel: str) -> None:
+    """Say of these, which had none, where their owner listens."""
+    Session.objects.filter(id__in=session_ids, channel="", ended_at=None).update(channel=channel)
+
+
 def touch_sessions(*, session_ids: Collection[uuid.UUID]) -> None:
     """Say of these that they are connected."""
     Session.objects.filter(id__in=session_ids, ended_at=None).update(seen_at=timezone.now())

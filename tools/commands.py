@@ -120,7 +120,14 @@ def execute_tool(context: CommandContext, arguments: ExecuteArguments) -> Deferr
     if isinstance(accepted, services.Joined):
         if accepted.answer is not None:
             return Stored(payload=accepted.answer)
-    elif accepted.recorded is not None:
+        stop = partial(
+            services.stop_waiting,
+            execution_id=accepted.execution_id,
+            session_id=context.peer.session_id,
+            message_id=context.message_id,
+        )
+        return Deferred(deadline=context.deadline, expire=stop)
+    if accepted.recorded is not None:
         return Recorded(sequence=accepted.recorded.entry.sequence, payload=accepted.recorded.entry.payload)
     return Deferred(
         deadline=context.deadline, expire=partial(services.expire_execution, execution_id=accepted.execution_id)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-WEB_STAGE, SCHEDULER_STAGE, WORKER_STAGE, BROKER_STAGE = range(4)
+# Web and worker drain together: the callers' answers come from runs that end, and both have the whole time for it.
+WEB_STAGE = WORKER_STAGE = 0
+SCHEDULER_STAGE, BROKER_STAGE = 1, 2
 """Processes are stopped stage by stage."""
 RUN_FILE = "serve.json"
 """In ``<data_dir>/run/`` while all is ready."""

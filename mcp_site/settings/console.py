@@ -46,6 +46,7 @@ UNFOLD: dict[str, Any] = {
         {"rel": "icon", "type": "image/svg+xml", "sizes": "any", "href": _link_static("mcp/icon.svg")},
     ],
     "STYLES": [_link_static("mcp/console.css")],
+    "SCRIPTS": [_link_static("mcp/console.js")],
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "mcp_site.console.overview.add_overview",
     "COLORS": {

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from tests.services import PROJECT_ROOT, Product, list_running
+from tests.services import PROJECT_ROOT, Product, list_running, wait_until
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SHORT = ("--seconds", "0.3", "--warm-up", "0.1", "--repeat", "1", "--connections", "2", "--idle-connections", "5")
@@ -104,6 +104,15 @@ def test_they_measure_a_server_that_runs_already(product: Product, tmp_path: Pat
     assert_load(result["ping"][0], connections=2, in_flight=1)
     assert "web" in result["ping"][0]["median"]["cpu_us"]
     assert product.get("healthz")[0] == 200
+
+
+def test_killed_they_leave_nothing_running(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "ping", "--seconds", "60"]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment, stderr=subprocess.DEVNULL) as benchmarks:
+        wait_until(lambda: list(tmp_path.glob("mcp-benchmark-*/var/run/serve.json")), seconds=60, what="the product")
+        benchmarks.kill()
+    wait_until(lambda: not find_processes_of(tmp_path), seconds=30, what="the end of all processes")
 
 
 def test_a_server_that_refuses_is_one_line(product: Product, tmp_path: Path) -> None:

@@ -147,7 +147,9 @@ async def test_a_talkative_tool_is_bounded_and_its_end_is_never_missed(client: C
         position = page[-1]["position"]
     assert [event["position"] for event in kept] == sorted({event["position"] for event in kept})
     assert kept[-1]["data"] == {"state": "succeeded", "attempt": 1}
-    assert 900 <= len(kept) <= 1000
+    # How much was sent before depends on the machine; from there on nothing is missing.
+    assert [event["position"] for event in kept[:-1]] == list(range(position + 1, position + len(kept)))
+    assert len(kept) <= 1001
 
 
 # Numbers

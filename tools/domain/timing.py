@@ -26,7 +26,8 @@ def describe_duration(seconds: float) -> str:
     """Two units at most: ``0.4 ms``, ``12 ms``, ``3.25 s``, ``4 min 10 s``, ``2 h 5 min``, ``3 d 4 h``."""
     if seconds < 0:
         return f"-{describe_duration(-seconds)}"
-    if seconds < 1:
+    # Below what would be rounded up to 1000 ms.
+    if seconds < 0.9995:
         milliseconds = seconds * 1000
         return f"{milliseconds:.1f} ms" if 0 < milliseconds < 10 else f"{milliseconds:.0f} ms"
     if seconds < _MINUTE:

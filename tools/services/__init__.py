@@ -6,7 +6,7 @@ from tools.adapters.python import autodiscover as load_tools
 from tools.services.acceptance import Accepted, ExecutionRequest, Joined, accept_execution, get_execution_id
 from tools.services.calling import call_tool
 from tools.services.cancellation import cancel_execution
-from tools.services.expiry import expire_execution, expire_overdue_executions
+from tools.services.expiry import expire_execution, expire_overdue_executions, stop_waiting
 from tools.services.pipeline import run_execution
 from tools.services.recovery import recover_lost_executions, remove_orphaned_scratch
 from tools.services.registration import Synchronised, synchronise_tools
@@ -51,6 +51,7 @@ __all__ = [
     "retry_execution",
     "run_execution",
     "send_waiting_executions",
+    "stop_waiting",
     "synchronise_tools",
     "take_lease",
 ]

@@ -11,10 +11,11 @@ from datetime import timedelta
 from django.db import transaction
 from django.utils import timezone
 
-from protocol import sessions
+from protocol import outbox, sessions
 from tools.domain.states import ExecutionState
 from tools.errors import ExecutionTimeout
-from tools.models import Execution
+from tools.models import Execution, ExecutionWaiter
+from tools.services import answers
 from tools.services.pipeline import Outcome, finish_execution
 
 BATCH = 200
@@ -43,6 +44,21 @@ def expire_execution(*, execution_id: uuid.UUID) -> bool:
             position=execution.event_count + 1,
             channel=sessions.get_channel(session_id=execution.session_id),
         )
+
+
+def stop_waiting(*, execution_id: uuid.UUID, session_id: uuid.UUID, message_id: str) -> bool:
+    """Answer a caller that joined a run and no longer waits; the run goes on. ``False``: it was answered before."""
+    with transaction.atomic():
+        execution = Execution.objects.get(id=execution_id)
+        deleted, _ = ExecutionWaiter.objects.filter(session_id=session_id, message_id=message_id).delete()
+        if not deleted:
+            return False
+        error = ExecutionTimeout("The run did not end before this call's deadline; it goes on.")
+        payload = answers.make_failure(execution=execution, error=error, is_retryable=True)
+        appended = outbox.append(session_id=session_id, correlation_id=message_id, payload=payload)
+        if appended is not None:
+            outbox.wake(session_id=session_id, channel=appended.channel)
+    return True
 
 
 def expire_overdue_executions() -> int:

@@ -6,6 +6,7 @@ one conditional update on (state, attempt, worker): of a late finish, a cancella
 
 from __future__ import annotations
 
+import enum
 import logging
 import random
 
@@ -31,6 +32,15 @@ BATCH = 200
 """Runs recovered in one call; the next call goes on."""
 
 
+class Loss(enum.Enum):
+    """How an attempt was lost."""
+
+    CHILD_ENDED = enum.auto()
+    """Its worker's parent lives and no longer has it: the child died, or was killed for its time or a cancellation."""
+    LEASE_LAPSED = enum.auto()
+    """Nobody has heard of its worker."""
+
+
 def recover_lost_executions() -> int:
     """Recover what runs under no live lease; how many."""
     live = WorkerLease.objects.filter(name=OuterRef("worker"), expires_at__gt=Now())
@@ -40,17 +50,17 @@ def recover_lost_executions() -> int:
         .filter(~Exists(live))
         .order_by("started_at")[:BATCH]
     )
-    return sum(recover_execution(execution=execution) for execution in lost)
+    return sum(recover_execution(execution=execution, loss=Loss.LEASE_LAPSED) for execution in lost)
 
 
-def recover_execution(*, execution: Execution) -> bool:
+def recover_execution(*, execution: Execution, loss: Loss) -> bool:
     """End a lost attempt, or queue the run for the next one; ``False`` where somebody else was faster.
 
     ``execution`` is the row as it was read, with its version: the update names its attempt and worker.
     """
     now = timezone.now()
     with transaction.atomic():
-        outcome = decide_outcome(execution=execution)
+        outcome = decide_outcome(execution=execution, loss=loss)
         if isinstance(outcome, RetryAfter):
             is_recovered = _queue_again(execution=execution, retry=outcome)
         else:
@@ -77,14 +87,19 @@ def recover_execution(*, execution: Execution) -> bool:
     return is_recovered
 
 
-def decide_outcome(*, execution: Execution) -> RetryAfter | Outcome:
-    """What a lost attempt comes to: cancelled or timed out if that was due, else retried or interrupted."""
+def decide_outcome(*, execution: Execution, loss: Loss) -> RetryAfter | Outcome:
+    """What a lost attempt comes to: cancelled or timed out if that was due, else retried or interrupted.
+
+    One whose worker vanished may be found long after its time, and is no timeout for that; one whose parent lives was
+    killed for it.
+    """
     if execution.cancel_mode:
         return Outcome(state=ExecutionState.CANCELLED, error=ExecutionCancelled())
     started_at = execution.started_at or execution.created_at
     ends_at = get_end(started_at=started_at, timeout_seconds=execution.timeout_seconds, deadline=execution.deadline)
     is_idempotent = execution.version.is_idempotent
-    if timezone.now() >= ends_at and (not is_idempotent or ends_at == execution.deadline):
+    is_final = loss is Loss.CHILD_ENDED or not is_idempotent or ends_at == execution.deadline
+    if timezone.now() >= ends_at and is_final:
         return Outcome(
             state=ExecutionState.TIMED_OUT,
             error=ExecutionTimeout("The tool did not finish in time."),

@@ -40,6 +40,7 @@ def send_waiting_executions() -> int:
         # Marked before it is sent: a run sent twice is harmless, one sent by every round is not.
         Execution.objects.filter(id=execution_id, state=ExecutionState.QUEUED.value).update(sent_at=timezone.now())
         if not send_execution(execution_id=execution_id, priority=Priority(priority)):
+            Execution.objects.filter(id=execution_id, state=ExecutionState.QUEUED.value).update(sent_at=None)
             break
         sent += 1
     return sent

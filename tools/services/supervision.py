@@ -20,7 +20,7 @@ from django.utils import timezone
 from tools.domain.states import ExecutionState
 from tools.domain.supervision import CancelMode, Measure, RunningAttempt, choose_measure, get_end
 from tools.models import Execution, WorkerLease
-from tools.services.recovery import recover_execution
+from tools.services.recovery import Loss, recover_execution
 
 RENEWALS_PER_LEASE = 3
 FORGOTTEN_AFTER = timedelta(hours=1)
@@ -59,7 +59,7 @@ def choose_measures(*, worker: str) -> Mapping[uuid.UUID, Measure]:
 def recover_unheld_executions(*, worker: str, held: Collection[uuid.UUID]) -> int:
     """Recover the runs that are this worker's by the database but that none of its children has; how many."""
     rows = Execution.objects.select_related("version").filter(worker=worker, state=ExecutionState.RUNNING.value)
-    return sum(recover_execution(execution=row) for row in rows if row.id not in held)
+    return sum(recover_execution(execution=row, loss=Loss.CHILD_ENDED) for row in rows if row.id not in held)
 
 
 def _describe(row: Execution) -> RunningAttempt:

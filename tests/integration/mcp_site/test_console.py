@@ -200,7 +200,7 @@ def test_pages_fetch_nothing_from_elsewhere_and_have_no_inline_handlers(console:
 
 def test_the_consoles_own_files_are_served(client: Client) -> None:
     page = client.get(reverse("admin:login")).content.decode()
-    for path in ("/static/mcp/icon.svg", "/static/mcp/console.css"):
+    for path in ("/static/mcp/icon.svg", "/static/mcp/console.css", "/static/mcp/console.js"):
         assert path in page
         assert client.get(path).status_code == 200
 

@@ -23,6 +23,7 @@ from protocol.hub import Hub, get_hub
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Principal
 from protocol.registry import CommandContext, Deferred, command
+from protocol.wakeups import RiddenEvent, Wakeup, publish
 from tests.asgi import ServerSocket, open_socket
 from tests.factories import create_service, issue_key
 
@@ -142,6 +143,18 @@ async def test_closing_when_asked(key: str) -> None:
         assert (await socket.receive_raw())["code"] == 1000
         await serving
     assert (await ask(Session.objects.get)).close_code == 1000
+
+
+async def test_the_first_session_of_a_process_is_woken_as_any_other(key: str) -> None:
+    """It comes when the hub has only begun to listen."""
+    async with open_socket() as (socket, _):
+        await socket.authenticate(key)
+        hub = get_hub()
+        session = await ask(Session.objects.get)
+        assert session.channel == hub.channel != ""
+        event = RiddenEvent(event="test.rode", data={"n": 1}, correlation_id=None)
+        await ask(publish, channel=session.channel, wakeup=Wakeup(session_id=session.id, events=(event,)))
+        assert (await socket.receive())["payload"] == {"event": "test.rode", "data": {"n": 1}}
 
 
 async def test_a_socket_that_never_authenticates_leaves_no_session(limit: Callable[..., None]) -> None:

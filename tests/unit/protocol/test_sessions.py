@@ -72,6 +72,15 @@ def test_only_what_is_connected_is_seen(principal: Principal) -> None:
     assert list(Session.objects.filter(seen_at__gte=recently)) == [live]
 
 
+def test_a_channel_is_set_where_there_was_none(principal: Principal) -> None:
+    deaf, hearing, ended = (open_session(principal) for _ in range(3))
+    sessions.end_session(session_id=ended.id, close_code=1000)
+    Session.objects.filter(id__in=[deaf.id, ended.id]).update(channel="")
+    sessions.set_channel(session_ids=[deaf.id, hearing.id, ended.id], channel="there")
+    assert [sessions.get_channel(session_id=session.id) for session in (deaf, hearing, ended)] == ["there", "here", ""]
+    assert sessions.get_channel(session_id=None) == sessions.get_channel(session_id=uuid.uuid4()) == ""
+
+
 def test_a_session_that_lost_its_process_is_ended_and_another_is_not(principal: Principal) -> None:
     lost, seen = open_session(principal), open_session(principal)
     age(lost, seen_at=sessions.LOST_AFTER + timedelta(seconds=1))
