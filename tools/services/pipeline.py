@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ from tools.errors import ExecutionCancelled, ExecutionFailed, ExecutionTimeout, 
 from tools.models import Execution, ExecutionEvent
 from tools.services import answers, timeline
 from tools.services.interruption import CancelRequested, TimeLimitReached, interruptible
-from tools.services.processes import kill_descendants
+from tools.services.processes import kill_descendants, list_children
 from tools.services.progress import ProgressRecorder
 from tools.services.scratch import make_scratch
 
@@ -117,10 +118,11 @@ def claim_execution(*, execution_id: uuid.UUID, worker: str) -> Claim | None:
 def allocate(claim: Claim) -> Iterator[Path]:
     """A private scratch folder for the run; after it that is removed, and whatever processes the tool left."""
     scratch = make_scratch(execution=claim.execution)
+    there_before = frozenset(list_children(os.getpid()))
     try:
         yield scratch
     finally:
-        kill_descendants()
+        kill_descendants(spare=there_before)
         shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -26,11 +26,15 @@ def adopt_orphans() -> None:
 
 
 def kill_descendants(*, of: int | None = None, spare: frozenset[int] = frozenset()) -> int:
-    """Kill what came from a process, this one by default, but not itself; how many were found."""
+    """Kill what came from a process, this one by default, but not itself; how many were found.
+
+    Children in ``spare`` are left alone, with all that came from them.
+    """
     root = of or os.getpid()
     found = 0
     for _ in range(_MAX_ROUNDS):
-        descendants = [pid for pid in iterate_descendants(root) if pid not in spare]
+        children = [pid for pid in list_children(root) if pid not in spare]
+        descendants = [*children, *(pid for child in children for pid in iterate_descendants(child))]
         if not descendants:
             break
         found += len(descendants)

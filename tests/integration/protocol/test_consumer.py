@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 from channels.layers import get_channel_layer
+from channels_redis.pubsub import RedisPubSubChannelLayer
 from django.utils import timezone
 
 from protocol import consumers, middleware, outbox, ports, registry
 from protocol.database_threads import get_database_threads
 from protocol.domain.messages import Authentication, ResponsePayload
 from protocol.errors import AuthenticationFailed
-from protocol.hub import Hub, get_hub
+from protocol.hub import CHANNEL_SECONDS, Hub, get_hub
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Principal
 from protocol.registry import CommandContext, Deferred, command
@@ -145,13 +146,34 @@ async def test_closing_when_asked(key: str) -> None:
     assert (await ask(Session.objects.get)).close_code == 1000
 
 
-async def test_the_first_session_of_a_process_is_woken_as_any_other(key: str) -> None:
-    """It comes when the hub has only begun to listen."""
+class SlowLayer(RedisPubSubChannelLayer):  # type: ignore[misc]  # the library is untyped
+    """A channel layer that takes its time until a new channel hears something."""
+
+    def __init__(self, *, seconds: float, **config: Any) -> None:
+        super().__init__(**config)
+        self._seconds = seconds
+
+    async def new_channel(self, prefix: str = "specific.") -> str:
+        await asyncio.sleep(self._seconds)
+        return str(await self._get_layer().new_channel(prefix))
+
+
+@pytest.mark.parametrize("seconds", [0.3, CHANNEL_SECONDS + 0.2])
+async def test_the_first_session_of_a_process_is_woken_as_any_other(key: str, settings: Any, seconds: float) -> None:
+    """It comes when the hub has only begun to listen, or cannot listen yet."""
+    configured = settings.CHANNEL_LAYERS["default"]
+    config = {**configured["CONFIG"], "seconds": seconds}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": f"{__name__}.SlowLayer", "CONFIG": config}}
     async with open_socket() as (socket, _):
         await socket.authenticate(key)
         hub = get_hub()
+        await wait_until(lambda: hub.channel, what="the channel")
+
+        async def is_reachable() -> bool:
+            return (await ask(Session.objects.get)).channel == hub.channel
+
+        await wait_until(is_reachable, what="the session's channel")
         session = await ask(Session.objects.get)
-        assert session.channel == hub.channel != ""
         event = RiddenEvent(event="test.rode", data={"n": 1}, correlation_id=None)
         await ask(publish, channel=session.channel, wakeup=Wakeup(session_id=session.id, events=(event,)))
         assert (await socket.receive())["payload"] == {"event": "test.rode", "data": {"n": 1}}

@@ -81,16 +81,14 @@ async def test_what_comes_during_a_flush_goes_out_with_it_in_order(
     ready.connection.emit("tick", 1)
     flushing = asyncio.create_task(writer.flush())
     await asyncio.sleep(0)
-    assert writer.is_flushing
-    assert writer.blocked_since is not None
+    assert (writer.is_flushing, writer.blocked_since is None) == (True, False)
     ready.connection.emit("tick", 2)
     await writer.flush()
     assert peer.arrived == []
     peer.reads.set()
     await flushing
     assert peer.list_events() == [1, 2]
-    assert not writer.is_flushing
-    assert writer.blocked_since is None
+    assert (writer.is_flushing, writer.blocked_since) == (False, None)
 
 
 async def test_binary_encodings_go_out_as_bytes(peer: Peer) -> None:
