@@ -19,7 +19,6 @@ from benchmarks.measure import (
     EXECUTE_CONNECTIONS,
     PING_LOADS,
     Load,
-    LoadFailed,
     Target,
     measure_loads,
     measure_memory,
@@ -28,7 +27,7 @@ from benchmarks.measure import (
 )
 from benchmarks.picture import draw_report
 from benchmarks.processes import find_roles
-from benchmarks.product import PINNED, PROJECT_ROOT, ProductError, find_filesystem, install_product
+from benchmarks.product import PINNED, PROJECT_ROOT, LoadFailed, ProductError, find_filesystem, install_product
 from benchmarks.profiles import PARTS, profile_loads
 from benchmarks.results import (
     LoadResult,

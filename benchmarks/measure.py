@@ -13,7 +13,7 @@ import msgspec
 
 from benchmarks.load import Measured, Specification, Workload
 from benchmarks.processes import Roles, read_pss_bytes
-from benchmarks.product import PROJECT_ROOT, Product, wait_until_calm, wait_until_quiet
+from benchmarks.product import PROJECT_ROOT, LoadFailed, Product, wait_until_calm, wait_until_quiet
 from benchmarks.results import LoadResult, MemoryResult, StartResult, make_load_result
 
 RUN_SECONDS: Final = 180.0
@@ -23,10 +23,6 @@ WARMING_CONNECTIONS: Final = 50
 
 PING_LOADS: Final = ((1, 1), (50, 1), (1, 32))
 EXECUTE_CONNECTIONS: Final = (1, 10, 50, 200)
-
-
-class LoadFailed(Exception):
-    """The load generator gave up."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):

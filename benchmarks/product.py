@@ -22,6 +22,8 @@ from benchmarks.processes import Roles, find_roles, is_running, read_busy_second
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
 SERVE: Final = ("manage.py", "serve")
 START_SECONDS: Final = 90.0
+LOG_LINES: Final = 20
+"""Of what it printed last, how much is shown when it fails."""
 STOP_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.005
 CALM_SHARE: Final = 0.1
@@ -45,6 +47,10 @@ PINNED: Final[Mapping[str, str]] = {
 
 class ProductError(Exception):
     """It does not start, does not stop, or leaves something behind."""
+
+
+class LoadFailed(Exception):
+    """The load generator gave up."""
 
 
 class RunFile(msgspec.Struct, frozen=True):
@@ -92,8 +98,9 @@ class Product:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment, stdout=log, stderr=log)
         while not self._run_file.exists():
-            if self._process.poll() is not None or time.perf_counter() - started > START_SECONDS:
-                raise ProductError(f"the product does not start:\n{self._log.read_text(errors='replace')[-2000:]}")
+            self.check_runs()
+            if time.perf_counter() - started > START_SECONDS:
+                raise ProductError(f"the product is not ready after {START_SECONDS:g} s:\n{self._read_log()}")
             time.sleep(POLL_SECONDS)
         with urllib.request.urlopen(f"{self._read_run_file().url}readyz", timeout=10) as answer:  # noqa: S310  # our own
             if answer.status != 200:
@@ -126,10 +133,20 @@ class Product:
             self._process.kill()
             self._process.wait(STOP_SECONDS)
 
+    def check_runs(self) -> None:
+        """Raise ``ProductError``, with what it said last, where it has ended by itself."""
+        if self._process is not None and self._process.poll() is not None:
+            raise ProductError(f"the product ended with exit code {self._process.returncode}:\n{self._read_log()}")
+
     def find_roles(self) -> Roles:
         """Its processes by part."""
         assert self._process is not None
         return find_roles(self._process.pid)
+
+    def _read_log(self) -> str:
+        """The last of what its processes said; without what it tells a person, which has secrets."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return "\n".join([line for line in lines if " | " in line or line.startswith("error:")][-LOG_LINES:])
 
     def _read_run_file(self) -> RunFile:
         return msgspec.json.decode(self._run_file.read_bytes(), type=RunFile)
@@ -142,6 +159,9 @@ def install_product(variables: Mapping[str, str]) -> Iterator[Product]:
     product = Product(folder=folder, variables={**PINNED, **variables})
     try:
         yield product
+    except LoadFailed:
+        product.check_runs()
+        raise
     finally:
         product.kill()
         shutil.rmtree(folder, ignore_errors=True)

@@ -232,7 +232,15 @@ class Hub:
         if now - self._last_seen >= sessions.SEEN_INTERVAL_SECONDS:
             self._last_seen = now
             if self._by_session:
-                await get_database_threads().run(sessions.touch_sessions, session_ids=list(self._by_session))
+                await self._say_connected()
+
+    async def _say_connected(self) -> None:
+        """Keep the sessions' rows alive, and close what has none any more: nobody would write to its outbox."""
+        ended = await get_database_threads().run(sessions.touch_sessions, session_ids=list(self._by_session))
+        for session_id in ended:
+            link = self._by_session.get(session_id)
+            if link is not None:
+                link.close(Close.FAILED)
 
     async def _acknowledge(self) -> None:
         news = {link: link.delivery.acknowledged for link in self.links if link.delivery.acknowledged > link.forgotten}

@@ -61,9 +61,12 @@ def set_channel(*, session_ids: Collection[uuid.UUID], channel: str) -> None:
     Session.objects.filter(id__in=session_ids, channel="", ended_at=None).update(channel=channel)
 
 
-def touch_sessions(*, session_ids: Collection[uuid.UUID]) -> None:
-    """Say of these that they are connected."""
-    Session.objects.filter(id__in=session_ids, ended_at=None).update(seen_at=timezone.now())
+def touch_sessions(*, session_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Say of these that they are connected; those that have ended meanwhile."""
+    live = Session.objects.filter(id__in=session_ids, ended_at=None)
+    if live.update(seen_at=timezone.now()) == len(session_ids):
+        return set()
+    return set(session_ids) - set(live.values_list("id", flat=True))
 
 
 def expire_sessions() -> int:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from django.conf import settings
 
 from tests.services import Product, run_product, run_valkey
+
+# On a busy machine an example may take its time; what is slow by itself is found by the benchmarks.
+hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("project")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -263,7 +263,8 @@ async def test_a_wrong_key_is_refused_and_a_right_one_still_taken(
         assert (await client.authenticate(product.agent_api_key)).type == "authentication"
         await client.check_usable()
     if key:
-        assert key not in read_log(product, "web.1")
+        # A key that is no more than the prefix stands in every path of a traceback.
+        assert len(key) < 8 or key not in read_log(product, "web.1")
 
 
 @pytest.mark.parametrize(

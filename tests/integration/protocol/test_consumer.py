@@ -24,6 +24,7 @@ from protocol.hub import CHANNEL_SECONDS, Hub, get_hub
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Principal
 from protocol.registry import CommandContext, Deferred, command
+from protocol.sessions import SEEN_INTERVAL_SECONDS, end_session
 from protocol.wakeups import RiddenEvent, Wakeup, publish
 from tests.asgi import ServerSocket, open_socket
 from tests.factories import create_service, issue_key
@@ -158,24 +159,26 @@ class SlowLayer(RedisPubSubChannelLayer):  # type: ignore[misc]  # the library i
         return str(await self._get_layer().new_channel(prefix))
 
 
-@pytest.mark.parametrize("seconds", [0.3, CHANNEL_SECONDS + 0.2])
-async def test_the_first_session_of_a_process_is_woken_as_any_other(key: str, settings: Any, seconds: float) -> None:
+@pytest.mark.parametrize(("seconds", "is_in_time"), [(0.3, True), (CHANNEL_SECONDS + 0.2, False)])
+async def test_the_first_session_of_a_process_is_woken_as_any_other(
+    key: str, settings: Any, seconds: float, is_in_time: bool
+) -> None:
     """It comes when the hub has only begun to listen, or cannot listen yet."""
     configured = settings.CHANNEL_LAYERS["default"]
     config = {**configured["CONFIG"], "seconds": seconds}
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": f"{__name__}.SlowLayer", "CONFIG": config}}
+
+    async def get_channel() -> str:
+        return (await ask(Session.objects.get)).channel
+
     async with open_socket() as (socket, _):
-        await socket.authenticate(key)
-        hub = get_hub()
-        await wait_until(lambda: hub.channel, what="the channel")
-
-        async def is_reachable() -> bool:
-            return (await ask(Session.objects.get)).channel == hub.channel
-
-        await wait_until(is_reachable, what="the session's channel")
-        session = await ask(Session.objects.get)
+        session_id = uuid.UUID((await socket.authenticate(key))["session_id"])
+        assert bool(await get_channel()) is is_in_time
+        await wait_until(get_channel, what="the session's channel")
+        channel = await get_channel()
+        assert channel == get_hub().channel
         event = RiddenEvent(event="test.rode", data={"n": 1}, correlation_id=None)
-        await ask(publish, channel=session.channel, wakeup=Wakeup(session_id=session.id, events=(event,)))
+        await ask(publish, channel=channel, wakeup=Wakeup(session_id=session_id, events=(event,)))
         assert (await socket.receive())["payload"] == {"event": "test.rode", "data": {"n": 1}}
 
 
@@ -198,6 +201,19 @@ async def test_a_ready_connection_that_says_nothing_is_closed(key: str, limit: C
         assert (await socket.receive_raw())["code"] == 4408
         await serving
     assert (await ask(Session.objects.get)).close_code == 4408
+
+
+async def test_a_session_that_was_ended_from_elsewhere_is_closed(key: str) -> None:
+    """As after the machine slept: its row is ended as lost, but the socket is still there and would wait for ever."""
+    async with open_socket() as (ended, serving), open_socket() as (other, _):
+        session_id = uuid.UUID((await ended.authenticate(key))["session_id"])
+        await other.authenticate(key)
+        await ask(end_session, session_id=session_id, close_code=None)
+        # The next quarter of a minute, now.
+        get_hub()._last_seen -= SEEN_INTERVAL_SECONDS
+        assert (await ended.receive_raw())["code"] == 1011
+        await serving
+        assert (await other.receive_answer(other.send_command("session.ping")))["type"] == "response"
 
 
 # What crosses the closing frame

@@ -6,8 +6,10 @@ import asyncio
 import json
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from celery import current_app
 from django.test import AsyncClient
 from django.utils import timezone
 
@@ -17,7 +19,11 @@ from tools.models import WorkerLease
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_without_broker_and_workers_it_is_503_and_names_them(async_client: AsyncClient) -> None:
+async def test_without_broker_and_workers_it_is_503_and_names_them(
+    async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Another test of this process may have brought the broker up.
+    monkeypatch.setattr(current_app.conf, "broker_write_url", f"redis+socket://{tmp_path}/none.sock")
     answer = await async_client.get("/readyz")
     report = json.loads(answer.content)
     assert (answer.status_code, report["status"]) == (503, "unavailable")

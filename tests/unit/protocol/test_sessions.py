@@ -67,9 +67,11 @@ def test_only_what_is_connected_is_seen(principal: Principal) -> None:
     sessions.end_session(session_id=ended.id, close_code=1000)
     for session in (live, ended, other):
         age(session, seen_at=timedelta(seconds=30))
-    sessions.touch_sessions(session_ids=[live.id, ended.id, uuid.uuid4()])
+    never = uuid.uuid4()
+    assert sessions.touch_sessions(session_ids=[live.id, ended.id, never]) == {ended.id, never}
     recently = timezone.now() - timedelta(seconds=10)
     assert list(Session.objects.filter(seen_at__gte=recently)) == [live]
+    assert sessions.touch_sessions(session_ids=[live.id]) == set()
 
 
 def test_a_channel_is_set_where_there_was_none(principal: Principal) -> None:
