@@ -26,7 +26,7 @@ from protocol.errors import MCPError
 from protocol.hub import Hub, drain, get_hub
 from protocol.link import Link
 
-__all__ = ["MachineContextConsumer", "drain"]
+__all__ = ["MachineContextConsumer", "drain", "refuse_unknown_path"]
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -135,6 +135,12 @@ async def refuse(scope: dict[str, Any], send: Send, *, status: int) -> None:
     headers = [(b"retry-after", b"1")] if status == 503 else []  # HTTP's own number
     await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": b""})
+
+
+async def refuse_unknown_path(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """The consumer of every path that has none: 404, without a word in the log."""
+    await receive()  # websocket.connect
+    await refuse(scope, send, status=404)
 
 
 def get_address(scope: dict[str, Any]) -> str | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import path, re_path
 
-from protocol.consumers import MachineContextConsumer
+from protocol.consumers import MachineContextConsumer, refuse_unknown_path
 
-websocket_urlpatterns = [path("ws/", MachineContextConsumer.as_asgi())]
+websocket_urlpatterns = [
+    path("ws/", MachineContextConsumer.as_asgi()),
+    re_path("", refuse_unknown_path),  # type: ignore[arg-type]  # Channels' routes lead to ASGI applications
+]

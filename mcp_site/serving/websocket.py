@@ -1,12 +1,14 @@
-"""uvicorn's WebSocket with three things that it lacks.
+"""uvicorn's WebSocket with four things that it lacks.
 
-A stuck peer can be cut off, bad text costs no connection, and a peer that sends too much is told why it is closed.
+A stuck peer can be cut off, bad text costs no connection, a peer that sends too much is told why it is closed, and a
+refused upgrade is no error of ours.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
@@ -51,6 +53,12 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         if hasattr(self, "scope"):
             extensions = self.scope["extensions"]
             extensions[ABORT_EXTENSION] = {"abort": self.transport.abort}
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            # Or the refusal, which any stranger may provoke, is logged as a failure of the application.
+            self.handshake_complete = True
 
     def send_receive_event_to_app(self) -> None:
         """Hand a message over; text that is not UTF-8 as bytes, so that it gets its error answer.

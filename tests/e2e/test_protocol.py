@@ -333,6 +333,16 @@ async def test_only_unknown_subprotocols_are_refused_before_the_upgrade(product:
     assert refused.value.response.status_code == 400
 
 
+@pytest.mark.parametrize("path", ["elsewhere/", "ws", "ws/more/"])
+async def test_another_path_is_not_found_and_no_fault_of_the_server(product: Product, path: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(product.websocket_url.replace("ws/", path))
+    assert refused.value.response.status_code == 404
+    log = read_log(product, "web.1")
+    assert "Traceback" not in log
+    assert "without completing handshake" not in log
+
+
 async def test_a_client_that_offers_nothing_gets_json(product: Product) -> None:
     async with connect(product.websocket_url) as bare:
         assert bare.subprotocol is None
