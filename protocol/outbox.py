@@ -14,7 +14,7 @@ import msgspec
 from django.db import connection, transaction
 from msgspec import Struct
 
-from protocol import wakeups
+from protocol import statements, wakeups
 from protocol.domain.messages import ErrorPayload, MessageType, ResponsePayload
 from protocol.models import OutboxMessage, Session
 
@@ -48,14 +48,22 @@ def append(*, session_id: uuid.UUID, correlation_id: str, payload: ResponsePaylo
     Raises:
         IntegrityError: the command has its terminal answer already.
     """
-    row = _take_number(session_id)
+    # Numbered by the session's own row, whose lock orders who else appends.
+    row = statements.update_returning(
+        Session,
+        where={"id": session_id, "ended_at": None},
+        values={"last_sequence": statements.Plus(1)},
+        names=("last_sequence", "channel"),
+    )
     if row is None:
         return None
     sequence, channel = row
     kind = MessageType.ERROR if isinstance(payload, ErrorPayload) else MessageType.RESPONSE
     body = msgspec.json.encode(payload)
-    OutboxMessage.objects.create(
-        session_id=session_id, sequence=sequence, correlation_id=correlation_id, kind=kind.value, payload=body
+    statements.insert(
+        OutboxMessage(
+            session_id=session_id, sequence=sequence, correlation_id=correlation_id, kind=kind.value, payload=body
+        )
     )
     entry = OutboxEntry(sequence=sequence, kind=kind, correlation_id=correlation_id, payload=body)
     return Appended(entry=entry, channel=channel)
@@ -67,19 +75,6 @@ def wake(
     """On commit, tell the session's owner that there is something."""
     wakeup = wakeups.Wakeup(session_id=session_id, events=tuple(events), has_outbox=has_outbox)
     transaction.on_commit(lambda: wakeups.publish(channel=channel, wakeup=wakeup))
-
-
-def _take_number(session_id: uuid.UUID) -> tuple[int, str] | None:
-    # The ORM has no UPDATE … RETURNING, and the number must come from the row's own lock.
-    table = connection.ops.quote_name(Session._meta.db_table)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {table} SET last_sequence = last_sequence + 1"  # noqa: S608  # the table's name is ours
-            " WHERE id = %s AND ended_at IS NULL RETURNING last_sequence, channel",
-            [Session._meta.pk.get_db_prep_value(session_id, connection)],
-        )
-        row = cursor.fetchone()
-    return None if row is None else (row[0], row[1])
 
 
 def read_after(positions: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, list[OutboxEntry]]:

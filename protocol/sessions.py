@@ -9,6 +9,7 @@ from datetime import timedelta
 from django.db import transaction
 from django.utils import timezone
 
+from protocol import statements
 from protocol.domain.messages import ClientInfo
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Principal
@@ -53,7 +54,8 @@ def get_channel(*, session_id: uuid.UUID | None) -> str:
     """Where the session's owner listens; empty where there is no session, or it has ended."""
     if session_id is None:
         return ""
-    return Session.objects.filter(id=session_id, ended_at=None).values_list("channel", flat=True).first() or ""
+    found = statements.select(Session, where={"id": session_id, "ended_at": None}, names=("channel",))
+    return str(found[0][0]) if found else ""
 
 
 def set_channel(*, session_ids: Collection[uuid.UUID], channel: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from protocol import statements
 from protocol.ports import Principal, Resource
 from security.models import AuditEvent
 
@@ -24,7 +25,7 @@ def record_event(
 
     ``data`` is JSON and holds no secret; inputs and outputs stand with the run that it names.
     """
-    return AuditEvent.objects.create(
+    event = AuditEvent(
         actor_id=None if principal is None else principal.id,
         actor_name="" if principal is None else principal.name,
         credential_id=None if principal is None else principal.credential_id,
@@ -35,3 +36,5 @@ def record_event(
         trace_id=trace_id,
         data_json=msgspec.json.encode(data or {}).decode(),
     )
+    statements.insert(event)
+    return event

@@ -31,6 +31,7 @@ from tools.selectors.console import (
     search_executions,
     select_execution_rows,
 )
+from tools.selectors.definitions import Callee, Definition, find_callee, get_definition
 from tools.selectors.executions import (
     MAX_EVENTS,
     VIEW_EXECUTIONS,
@@ -51,6 +52,8 @@ __all__ = [
     "TOOL_STATES",
     "VIEW_EXECUTIONS",
     "VIEW_TOOLS",
+    "Callee",
+    "Definition",
     "EventView",
     "ExecutionView",
     "ProgressView",
@@ -67,7 +70,9 @@ __all__ = [
     "count_live_workers",
     "describe_tool",
     "filter_tools_by_state",
+    "find_callee",
     "find_execution_id",
+    "get_definition",
     "get_execution",
     "get_progress",
     "get_timeline",

@@ -23,7 +23,7 @@ from django.db.models import F, Q
 from kombu.exceptions import OperationalError as BrokerUnavailable
 from msgspec import Struct
 
-from protocol import outbox, ports
+from protocol import outbox, ports, statements
 from protocol.domain.messages import ErrorPayload, Priority, ResponsePayload
 from protocol.errors import AccessDenied, DuplicateId
 from protocol.failpoints import failpoint
@@ -33,7 +33,8 @@ from tools import selectors
 from tools.domain.schemas import find_violations, get_violation_details
 from tools.domain.states import ExecutionState
 from tools.errors import InvalidInput, ToolQuarantined, ToolUnavailable
-from tools.models import Execution, ExecutionWaiter, Tool, ToolVersion
+from tools.models import Execution, ExecutionWaiter, ToolVersion
+from tools.selectors import Callee, Definition
 from tools.services import answers, timeline
 
 logger = logging.getLogger(__name__)
@@ -92,11 +93,11 @@ def accept_execution(
         InvalidInput: the input does not satisfy the version's schema; ``details.path``.
         DuplicateId: the message id or the key stands for another call.
     """
-    version = selectors.get_tool_version(principal=request.principal, name=request.tool, version=request.version)
-    check_runnable(principal=request.principal, version=version)
-    execution = make_execution(request=request, version=version)
+    callee = selectors.find_callee(principal=request.principal, name=request.tool, version=request.version)
+    check_runnable(principal=request.principal, callee=callee)
+    execution = make_execution(request=request, definition=callee.definition)
     try:
-        return _record(execution=execution, request=request, announce=announce)
+        return _record(execution=execution, version=callee.definition.version, request=request, announce=announce)
     except IntegrityError:
         # Asked afterwards, as it is rare; what the constraints said decides, not a look before.
         earlier = find_earlier(execution)
@@ -105,13 +106,13 @@ def accept_execution(
     return join_execution(earlier=earlier, again=execution)
 
 
-def make_execution(*, request: ExecutionRequest, version: ToolVersion) -> Execution:
+def make_execution(*, request: ExecutionRequest, definition: Definition) -> Execution:
     """The row, not saved yet."""
-    input_hash = check_input(version=version, value=request.input)
+    input_hash = check_input(definition=definition, value=request.input)
     return Execution(
-        tool=version.tool,
-        version=version,
-        definition_hash=version.definition_hash,
+        tool_id=definition.tool_id,
+        version_id=definition.version_id,
+        definition_hash=definition.definition_hash,
         mode=request.mode,
         priority=request.priority.value,
         input_json=msgspec.json.encode(request.input).decode(),
@@ -123,21 +124,23 @@ def make_execution(*, request: ExecutionRequest, version: ToolVersion) -> Execut
         arguments_hash=hash_arguments(request=request, input_hash=input_hash),
         retry_of_id=request.retry_of,
         trace_id=request.trace_id,
-        timeout_seconds=get_timeout_seconds(version),
+        timeout_seconds=get_timeout_seconds(definition),
         deadline=request.deadline if request.mode == Execution.Mode.WAIT else None,
         event_count=1,
     )
 
 
 def _record(
-    *, execution: Execution, request: ExecutionRequest, announce: Callable[[dict[str, Any]], None] | None
+    *, execution: Execution, version: str, request: ExecutionRequest, announce: Callable[[dict[str, Any]], None] | None
 ) -> Accepted:
     update = timeline.describe_update(execution_id=execution.id, state=ExecutionState.QUEUED, attempt=0, position=1)
     with transaction.atomic():
-        execution.save(force_insert=True)
-        timeline.make_state_event(
-            execution_id=execution.id, position=1, state=ExecutionState.QUEUED, attempt=0, at=execution.created_at
-        ).save(force_insert=True)
+        statements.insert(execution)
+        statements.insert(
+            timeline.make_state_event(
+                execution_id=execution.id, position=1, state=ExecutionState.QUEUED, attempt=0, at=execution.created_at
+            )
+        )
         audit.record_event(
             action=selectors.EXECUTE_TOOLS,
             principal=request.principal,
@@ -146,7 +149,7 @@ def _record(
             trace_id=request.trace_id,
             data={
                 "execution_id": str(execution.id),
-                "version": execution.version.version,
+                "version": version,
                 "definition_hash": execution.definition_hash,
                 "input_hash": execution.input_hash,
             },
@@ -202,30 +205,30 @@ def join_execution(*, earlier: Execution, again: Execution) -> Joined:
     return Joined(execution_id=earlier.id, answer=answers.repeat_answer(execution=earlier))
 
 
-def check_runnable(*, principal: Principal, version: ToolVersion) -> None:
+def check_runnable(*, principal: Principal, callee: Callee) -> None:
     """Refuse what may not, or cannot, be run now. Raises as ``accept_execution`` does."""
-    tool = version.tool
+    tool = callee.definition.tool
     if not ports.get_authorizer().is_allowed(
-        principal=principal, action=selectors.EXECUTE_TOOLS, resource=Resource(kind="tool", name=tool.name)
+        principal=principal, action=selectors.EXECUTE_TOOLS, resource=Resource(kind="tool", name=tool)
     ):
-        raise AccessDenied(details={"action": selectors.EXECUTE_TOOLS, "tool": tool.name})
-    details = {"tool": tool.name, "version": version.version}
-    if tool.state == Tool.State.DISABLED:
-        reason = f": {tool.disabled_reason}" if tool.disabled_reason else ""
+        raise AccessDenied(details={"action": selectors.EXECUTE_TOOLS, "tool": tool})
+    details = {"tool": tool, "version": callee.definition.version}
+    if callee.is_disabled:
+        reason = f": {callee.disabled_reason}" if callee.disabled_reason else ""
         raise ToolUnavailable(f"The tool is disabled{reason}.", details=details)
-    if version.state == ToolVersion.State.QUARANTINED:
+    if callee.version_state == ToolVersion.State.QUARANTINED:
         raise ToolQuarantined(details=details)
-    if version.state != ToolVersion.State.AVAILABLE:
+    if callee.version_state != ToolVersion.State.AVAILABLE:
         raise ToolUnavailable("The tool's code is not on this server.", details=details)
 
 
-def check_input(*, version: ToolVersion, value: Any) -> str:
+def check_input(*, definition: Definition, value: Any) -> str:
     """Refuse an input that the version does not take; gives its hash.
 
     Raises:
         InvalidInput: ``details.path`` and all violations.
     """
-    violations = find_violations(schema=version.input_schema, instance=value)
+    violations = find_violations(schema=definition.input_schema, instance=value)
     if violations:
         first = violations[0]
         raise InvalidInput(f"The input does not fit: {first.message}", details=get_violation_details(violations))
@@ -238,9 +241,9 @@ def check_input(*, version: ToolVersion, value: Any) -> str:
         ) from error
 
 
-def get_timeout_seconds(version: ToolVersion) -> float:
-    """How long one attempt of the version may run, within the server's limit."""
-    stated = version.timeout_seconds or settings.MCP.default_tool_timeout_seconds
+def get_timeout_seconds(definition: Definition) -> float:
+    """How long one attempt may run, within the server's limit."""
+    stated = definition.timeout_seconds or settings.MCP.default_tool_timeout_seconds
     return float(min(stated, settings.MCP.max_tool_timeout_seconds))
 
 

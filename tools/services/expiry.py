@@ -15,6 +15,7 @@ from protocol import outbox, sessions
 from tools.domain.states import ExecutionState
 from tools.errors import ExecutionTimeout
 from tools.models import Execution, ExecutionWaiter
+from tools.selectors import get_definition
 from tools.services import answers
 from tools.services.pipeline import Outcome, finish_execution
 
@@ -27,7 +28,7 @@ OVERDUE_GRACE = timedelta(seconds=5)
 def expire_execution(*, execution_id: uuid.UUID) -> bool:
     """End a run that is not over yet as ``timed_out``, and answer its caller; ``False`` where it was over."""
     with transaction.atomic():
-        execution = Execution.objects.select_related("version").filter(id=execution_id, finished_at=None).first()
+        execution = Execution.objects.filter(id=execution_id, finished_at=None).first()
         if execution is None:
             return False
         state = ExecutionState(execution.state)
@@ -39,7 +40,7 @@ def expire_execution(*, execution_id: uuid.UUID) -> bool:
             outcome=Outcome(
                 state=ExecutionState.TIMED_OUT,
                 error=ExecutionTimeout(message),
-                is_retryable=never_started or execution.version.is_idempotent,
+                is_retryable=never_started or get_definition(execution.version_id).is_idempotent,
             ),
             position=execution.event_count + 1,
             channel=sessions.get_channel(session_id=execution.session_id),

@@ -17,24 +17,24 @@ from pathlib import Path
 
 import msgspec
 from django.conf import settings
-from django.db import transaction
-from django.db.models import F
+from django.db import DEFAULT_DB_ALIAS, transaction
 from django.utils import timezone
 from msgspec import Struct
 
-from protocol import outbox, sessions
+from protocol import outbox, sessions, statements
 from protocol.domain.messages import ErrorPayload, ResponsePayload
 from protocol.errors import MCPError
 from protocol.failpoints import failpoint
 from protocol.ports import Resource
 from security.services import audit
+from tools import selectors
 from tools.adapters import Invocation, get_adapter
 from tools.authoring import ToolContext
 from tools.domain.schemas import find_violations, get_violation_details
 from tools.domain.states import ExecutionState
 from tools.domain.supervision import get_end
 from tools.errors import ExecutionCancelled, ExecutionFailed, ExecutionTimeout, InvalidOutput
-from tools.models import Execution, ExecutionEvent
+from tools.models import Execution, ExecutionEvent, ExecutionWaiter
 from tools.services import answers, timeline
 from tools.services.interruption import CancelRequested, TimeLimitReached, interruptible
 from tools.services.processes import kill_descendants, list_children
@@ -48,6 +48,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     """A run that this worker, and no other, may run now."""
 
     execution: Execution
+    definition: selectors.Definition
     channel: str
     """Where the asking session's owner listens; empty where nobody does."""
     started_at: datetime
@@ -82,24 +83,31 @@ def claim_execution(*, execution_id: uuid.UUID, worker: str) -> Claim | None:
     """Take a queued run for this worker; ``None`` where it is no longer queued."""
     now = timezone.now()
     with transaction.atomic():
-        is_claimed = Execution.objects.filter(id=execution_id, state=ExecutionState.QUEUED.value).update(
-            state=ExecutionState.RUNNING.value,
-            attempt=F("attempt") + 1,
-            event_count=F("event_count") + 1,
-            worker=worker,
-            started_at=now,
+        row = statements.update_returning(
+            Execution,
+            where={"id": execution_id, "state": ExecutionState.QUEUED.value},
+            values={
+                "state": ExecutionState.RUNNING.value,
+                "attempt": statements.Plus(1),
+                "event_count": statements.Plus(1),
+                "worker": worker,
+                "started_at": now,
+            },
+            names=statements.get_names(Execution),
         )
-        if not is_claimed:
+        if row is None:
             return None
-        execution = Execution.objects.select_related("tool", "version").get(id=execution_id)
+        execution = Execution.from_db(DEFAULT_DB_ALIAS, statements.get_names(Execution), row)
         position = execution.event_count
-        timeline.make_state_event(
-            execution_id=execution.id,
-            position=position,
-            state=ExecutionState.RUNNING,
-            attempt=execution.attempt,
-            at=now,
-        ).save(force_insert=True)
+        statements.insert(
+            timeline.make_state_event(
+                execution_id=execution.id,
+                position=position,
+                state=ExecutionState.RUNNING,
+                attempt=execution.attempt,
+                at=now,
+            )
+        )
         channel = sessions.get_channel(session_id=execution.session_id)
         if execution.session_id is not None:
             outbox.wake(
@@ -111,7 +119,13 @@ def claim_execution(*, execution_id: uuid.UUID, worker: str) -> Claim | None:
         failpoint("claim.before_commit")
     failpoint("claim.after_commit")
     ends_at = get_end(started_at=now, timeout_seconds=execution.timeout_seconds, deadline=execution.deadline)
-    return Claim(execution=execution, channel=channel, started_at=now, ends_at=ends_at)
+    return Claim(
+        execution=execution,
+        definition=selectors.get_definition(execution.version_id),
+        channel=channel,
+        started_at=now,
+        ends_at=ends_at,
+    )
 
 
 @contextlib.contextmanager
@@ -128,7 +142,7 @@ def allocate(claim: Claim) -> Iterator[Path]:
 
 def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outcome:
     """Call the adapter under the time limit and check what comes out. Whatever the tool does, there is an outcome."""
-    execution, version = claim.execution, claim.execution.version
+    execution, definition = claim.execution, claim.definition
     context = ToolContext(
         execution_id=execution.id,
         attempt=execution.attempt,
@@ -138,9 +152,9 @@ def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outc
         report=recorder.report,
     )
     invocation = Invocation(
-        entry_point=version.entry_point,
-        tool=execution.tool.name,
-        version=version.version,
+        entry_point=definition.entry_point,
+        tool=definition.tool,
+        version=definition.version,
         definition_hash=execution.definition_hash,
         input=msgspec.json.decode(execution.input_json),
     )
@@ -153,14 +167,14 @@ def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outc
         )
     try:
         with interruptible(seconds=remaining):
-            output = get_adapter(version.adapter).run(invocation=invocation, context=context)
-        return Outcome(state=ExecutionState.SUCCEEDED, output_json=check_output(execution=execution, output=output))
+            output = get_adapter(definition.adapter).run(invocation=invocation, context=context)
+        return Outcome(state=ExecutionState.SUCCEEDED, output_json=check_output(definition=definition, output=output))
     except TimeLimitReached:
         allowed_ms = int((claim.ends_at - claim.started_at).total_seconds() * 1000)
         return Outcome(
             state=ExecutionState.TIMED_OUT,
             error=ExecutionTimeout(f"The tool did not finish within {allowed_ms} ms."),
-            is_retryable=version.is_idempotent,
+            is_retryable=definition.is_idempotent,
         )
     except CancelRequested:
         return Outcome(state=ExecutionState.CANCELLED, error=ExecutionCancelled())
@@ -168,20 +182,22 @@ def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outc
         return Outcome(state=ExecutionState.FAILED, error=error, is_retryable=error.retryable)
     except BaseException as error:
         # SystemExit, KeyboardInterrupt and a coroutine's CancelledError too: the tool's, and not this process's.
-        logger.exception("Run %s of %s failed, trace %s", execution.id, version, execution.trace_id)
+        logger.exception(
+            "Run %s of %s@%s failed, trace %s", execution.id, definition.tool, definition.version, execution.trace_id
+        )
         return Outcome(
             state=ExecutionState.FAILED,
             error=ExecutionFailed(f"The tool failed with {type(error).__name__}; quote the trace id to the operator."),
         )
 
 
-def check_output(*, execution: Execution, output: object) -> str:
+def check_output(*, definition: selectors.Definition, output: object) -> str:
     """The output as JSON text.
 
     Raises:
         InvalidOutput: it does not satisfy the version's schema, or is too large.
     """
-    violations = find_violations(schema=execution.version.output_schema, instance=output)
+    violations = find_violations(schema=definition.output_schema, instance=output)
     if violations:
         raise InvalidOutput(
             f"The tool's output does not fit its schema: {violations[0].message}",
@@ -243,23 +259,30 @@ def finish_execution(
     error = None
     if outcome.error is not None:
         error = answers.make_failure(execution=execution, error=outcome.error, is_retryable=outcome.is_retryable)
-    is_recorded = Execution.objects.filter(
-        id=execution.id, state=from_state.value, attempt=execution.attempt, worker=execution.worker
-    ).update(
-        state=outcome.state.value,
-        output_json=outcome.output_json,
-        error_json="" if error is None else msgspec.json.encode(error).decode(),
-        event_count=position,
-        progress_fraction=execution.progress_fraction,
-        progress_message=execution.progress_message,
-        finished_at=now,
+    is_recorded = statements.update(
+        Execution,
+        where={
+            "id": execution.id,
+            "state": from_state.value,
+            "attempt": execution.attempt,
+            "worker": execution.worker,
+        },
+        values={
+            "state": outcome.state.value,
+            "output_json": outcome.output_json,
+            "error_json": "" if error is None else msgspec.json.encode(error).decode(),
+            "event_count": position,
+            "progress_fraction": execution.progress_fraction,
+            "progress_message": execution.progress_message,
+            "finished_at": now,
+        },
     )
     if not is_recorded:
         return False
     event = timeline.make_state_event(
         execution_id=execution.id, position=position, state=outcome.state, attempt=execution.attempt, at=now
     )
-    ExecutionEvent.objects.bulk_create([*(progress or []), event])
+    statements.insert(*(progress or []), event)
     answer_callers(execution=execution, outcome=outcome, error=error, position=position, channel=channel)
     audit.record_event(
         action="execution.ended",
@@ -276,7 +299,9 @@ def answer_callers(
 ) -> None:
     """Put the terminal answer in the outboxes of all who wait for the run, and wake their sessions on commit."""
     update = timeline.ride_update(execution=execution, state=outcome.state, position=position)
-    waiting = list(execution.waiters.values_list("session_id", "message_id"))
+    waiting = statements.select(
+        ExecutionWaiter, where={"execution_id": execution.id}, names=("session_id", "message_id")
+    )
     if execution.session_id is not None and execution.mode == Execution.Mode.WAIT:
         waiting.append((execution.session_id, execution.message_id))
     elif execution.session_id is not None:

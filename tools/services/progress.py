@@ -9,7 +9,7 @@ import msgspec
 from django.db import transaction
 from django.utils import timezone
 
-from protocol import wakeups
+from protocol import statements, wakeups
 from tools.authoring import Progress
 from tools.domain.states import ExecutionState
 from tools.models import Execution, ExecutionEvent
@@ -109,7 +109,7 @@ class ProgressRecorder:
                 progress_message=execution.progress_message,
                 event_count=self.next_position - 1,
             )
-            if is_ours:
-                ExecutionEvent.objects.bulk_create(self._pending)
+            if is_ours and self._pending:
+                statements.insert(*self._pending)
         self._pending = []
         self._last_write = time.monotonic()

@@ -15,13 +15,14 @@ from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from protocol import outbox, sessions
+from protocol import outbox, sessions, statements
 from protocol.failpoints import failpoint
 from tools.domain.retry import GiveUp, RetryAfter, decide_retry
 from tools.domain.states import ExecutionState
 from tools.domain.supervision import get_end
 from tools.errors import ExecutionCancelled, ExecutionInterrupted, ExecutionTimeout
 from tools.models import Execution, WorkerLease
+from tools.selectors import get_definition
 from tools.services import timeline
 from tools.services.pipeline import Outcome, finish_execution
 from tools.services.scratch import iterate_scratch, remove_folder, remove_scratch
@@ -45,8 +46,7 @@ def recover_lost_executions() -> int:
     """Recover what runs under no live lease; how many."""
     live = WorkerLease.objects.filter(name=OuterRef("worker"), expires_at__gt=Now())
     lost = (
-        Execution.objects.select_related("version")
-        .filter(state=ExecutionState.RUNNING.value)
+        Execution.objects.filter(state=ExecutionState.RUNNING.value)
         .filter(~Exists(live))
         .order_by("started_at")[:BATCH]
     )
@@ -56,7 +56,7 @@ def recover_lost_executions() -> int:
 def recover_execution(*, execution: Execution, loss: Loss) -> bool:
     """End a lost attempt, or queue the run for the next one; ``False`` where somebody else was faster.
 
-    ``execution`` is the row as it was read, with its version: the update names its attempt and worker.
+    ``execution`` is the row as it was read: the update names its attempt and worker.
     """
     now = timezone.now()
     with transaction.atomic():
@@ -97,7 +97,7 @@ def decide_outcome(*, execution: Execution, loss: Loss) -> RetryAfter | Outcome:
         return Outcome(state=ExecutionState.CANCELLED, error=ExecutionCancelled())
     started_at = execution.started_at or execution.created_at
     ends_at = get_end(started_at=started_at, timeout_seconds=execution.timeout_seconds, deadline=execution.deadline)
-    is_idempotent = execution.version.is_idempotent
+    is_idempotent = get_definition(execution.version_id).is_idempotent
     is_final = loss is Loss.CHILD_ENDED or not is_idempotent or ends_at == execution.deadline
     if timezone.now() >= ends_at and is_final:
         return Outcome(
@@ -138,13 +138,15 @@ def _queue_again(*, execution: Execution, retry: RetryAfter) -> bool:
     )
     if not is_queued:
         return False
-    timeline.make_state_event(
-        execution_id=execution.id,
-        position=position,
-        state=ExecutionState.QUEUED,
-        attempt=execution.attempt,
-        at=now,
-    ).save(force_insert=True)
+    statements.insert(
+        timeline.make_state_event(
+            execution_id=execution.id,
+            position=position,
+            state=ExecutionState.QUEUED,
+            attempt=execution.attempt,
+            at=now,
+        )
+    )
     if execution.session_id is not None:
         outbox.wake(
             session_id=execution.session_id,
