@@ -73,5 +73,5 @@ def get_database_threads() -> DatabaseThreads:
     global _threads
     with _lock:
         if _threads is None:
-            _threads = DatabaseThreads(count=settings.MCP.database_threads)
+            _threads = DatabaseThreads(count=settings.DATABASE_THREADS)
         return _threads

@@ -171,4 +171,4 @@ def _compile_condition(columns: Mapping[str, str], where: tuple[tuple[str, bool]
 
 
 def _quote(name: str | None) -> str:
-    return str(connection.ops.quote_name(name))
+    return str(connection.ops.quote_name(str(name)))

@@ -90,8 +90,12 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     web_workers: Annotated[int, Meta(ge=1, le=64, description="Web processes.")] = 1
     task_workers: Annotated[int, Meta(ge=1, le=256, description="Processes that run tools.")] = 2
     database_threads: Annotated[
-        int, Meta(ge=1, le=64, description="Threads of a web process that talk to the database.")
-    ] = 4
+        Annotated[int, Meta(ge=1, le=64)] | None,
+        Meta(
+            description="Threads of a web process that talk to the database; without it 4, and 2 on SQLite, which"
+            " lets one write at a time."
+        ),
+    ] = None
 
     max_message_size_bytes: Annotated[
         int, Meta(ge=1024, le=64 * 1024 * 1024, description="The largest WebSocket frame.")
@@ -340,16 +344,26 @@ def _describe(field: str, hint: Any, default: object) -> Variable:
     kind, *metas = get_args(hint)
     meta = next(item for item in metas if isinstance(item, Meta))
     extra = meta.extra or {}
+    kind, bounds = _unwrap_optional(kind, meta)
     return Variable(
         name=name_variable(field),
         field=field,
         type=_name_type(kind),
         default=_show_default(default),
-        bounds=_show_bounds(meta),
+        bounds=_show_bounds(bounds),
         description=meta.description or "",
         is_secret="secret" in extra,
         is_internal="internal" in extra,
     )
+
+
+def _unwrap_optional(kind: Any, meta: Meta) -> tuple[Any, Meta]:
+    """What a value is where there is one, and its bounds, which msgspec takes next to the number only."""
+    for part in get_args(kind):
+        if get_origin(part) is Annotated:
+            inner, bounds = get_args(part)
+            return inner, bounds
+    return kind, meta
 
 
 def _name_type(kind: Any) -> str:
