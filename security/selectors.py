@@ -1,4 +1,4 @@
-"""Reads of accounts, roles and keys, and of the server's identity.
+"""Reads of accounts, roles, keys and the audit record, and of the server's identity.
 
 What belongs here changes nothing. What it means that a key is expired or a grant matches is ``domain``'s.
 """
@@ -19,7 +19,7 @@ from security.domain import identity
 from security.domain.api_keys import KeyState
 from security.domain.authorization import AccountPrincipal
 from security.domain.policy import Effect, GrantRule, PatternInvalid
-from security.models import Account, ApiKey, Role
+from security.models import Account, ApiKey, AuditEvent, Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +100,13 @@ def filter_api_keys(keys: QuerySet[ApiKey], *, state: KeyState, now: datetime) -
             return keys.filter(is_expired)
         case KeyState.ACTIVE:
             return keys.filter(~is_expired, revoked_at__isnull=True)
+
+
+def filter_audit_events_by_actor(events: QuerySet[AuditEvent], *, username: str) -> QuerySet[AuditEvent]:
+    """Those of the events that the account brought about, under whatever name; it is named as it is now."""
+    return events.filter(
+        actor_id__in=list(Account.objects.filter(username__iexact=username).values_list("id", flat=True))
+    )
 
 
 def get_identity_fingerprint() -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 from django.conf import settings
 
 from tests.services import Product, run_product, run_valkey
+
+TESTS = Path(__file__).parent
 
 # On a busy machine an example may take its time; what is slow by itself is found by the benchmarks.
 hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -22,11 +25,25 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups by the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of the shared product on one process, so that it is started once."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the shared product on one process, so that it is started once.
+
+    On PostgreSQL leave out what touches no database, since it is the same there.
+    """
     for item in items:
         if "product" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("product"))
+    if settings.MCP.database_url is not None:
+        left_out = [item for item in items if not touches_database(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if touches_database(item)]
+
+
+def touches_database(item: pytest.Item) -> bool:
+    """Whether the test has a database, or starts a product, which has one."""
+    kind = item.path.relative_to(TESTS).parts[0]
+    has_database = item.get_closest_marker("django_db") is not None or "db" in getattr(item, "fixturenames", ())
+    return has_database or kind in {"e2e", "faults"}
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,7 @@ from tools.domain.specification import MAX_NAME_LENGTH, MAX_VERSION_LENGTH
 from tools.domain.states import ExecutionState
 from tools.domain.supervision import CancelMode
 from tools.models import Execution
-from tools.selectors import ExecutionView, ToolDescription, ToolPage
-from tools.services.cancellation import CANCEL_EXECUTIONS
-from tools.services.retrying import RETRY_EXECUTIONS
+from tools.selectors import CANCEL_EXECUTIONS, RETRY_EXECUTIONS, ExecutionView, ToolDescription, ToolPage
 from tools.services.timeline import UPDATED_EVENT
 
 ToolName = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
@@ -170,9 +168,20 @@ def cancel_command(context: CommandContext, arguments: CancelCommandArguments) -
 
 
 @command("executions.retry", action=RETRY_EXECUTIONS, changes=True)
-def retry_execution(context: CommandContext, arguments: RetryArguments) -> Retried:
+def retry_execution(context: CommandContext, arguments: RetryArguments) -> Retried | Recorded | Stored:
     """Run again what has ended: a new run of the same version with the same input."""
-    execution_id = services.retry_execution(
-        principal=context.principal, execution_id=arguments.execution, trace_id=context.trace_id
+    accepted = services.retry_execution(
+        principal=context.principal,
+        execution_id=arguments.execution,
+        trace_id=context.trace_id,
+        session_id=context.peer.session_id,
+        message_id=context.message_id,
+        idempotency_key=context.idempotency_key,
     )
-    return Retried(execution_id=str(execution_id), state=ExecutionState.QUEUED.value)
+    if isinstance(accepted, services.Joined):
+        # A queued call that is repeated always has its answer.
+        assert accepted.answer is not None  # noqa: S101  # as above
+        return Stored(payload=accepted.answer)
+    if accepted.recorded is not None:
+        return Recorded(sequence=accepted.recorded.entry.sequence, payload=accepted.recorded.entry.payload)
+    return Retried(execution_id=str(accepted.execution_id), state=ExecutionState.QUEUED.value)

@@ -2,17 +2,20 @@
 
 SQLite lets one transaction write at a time, and has the others ask again after sleeps that grow to 100 ms, long after
 the lock is free: with three busy processes that idles the machine and makes one call in twenty wait ten times as long
-(ADR 0012). Here whoever begins a transaction first takes a lock: of its process, then on a file beside the database,
-asking every half millisecond. That only orders the writers: what is right is still up to SQLite's own lock, and the
-kernel frees the turn of a process that dies.
+(ADR 0012). Here whoever begins a transaction first takes a lock on a file beside the database, asking every half
+millisecond. That only orders the writers: what is right is still up to SQLite's own lock, and the kernel frees the
+turn of a process that dies.
+
+A worker's run may be interrupted between any two lines here. So the file is the connection's before it is locked, and
+closed with it: whoever closes the connection gives the turn back, however far it was taken. Nothing here may have a
+`__del__`, as an interruption that strikes in one is lost.
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
+import io
 import sqlite3
-import threading
 import time
 from typing import Any, Final
 
@@ -23,24 +26,12 @@ POLL_SECONDS: Final = 0.0005
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
 """As Python's ``sqlite3``."""
 
-_own_turn = threading.Lock()
-"""Held by the thread of this process that has the turn or asks for it, so that one asks and the others sleep."""
-
-
-def _renew_own_turn() -> None:
-    global _own_turn
-    _own_turn = threading.Lock()
-
-
-# A child has none of its parent's threads, so nobody would ever release it there.
-os.register_at_fork(after_in_child=_renew_own_turn)
-
 
 class Connection(sqlite3.Connection):
     """A connection that gives its turn back with the end of its transaction, or its own."""
 
-    _turn: tuple[int, threading.Lock] | None = None
-    """The descriptor whose lock is the turn, and the lock within the process."""
+    _turn: io.FileIO | None = None
+    """The file whose lock is the turn. Closed with the last reference to it, whatever becomes of the connection."""
 
     def take_turn(self, *, path: str, seconds: float) -> None:
         """Wait until no other connection has its turn.
@@ -48,24 +39,18 @@ class Connection(sqlite3.Connection):
         Raises:
             OperationalError: it did not come in time.
         """
-        if self._turn is not None:
-            return
+        if self._turn is None:
+            self._turn = io.FileIO(path, "a")
         give_up_at = time.monotonic() + seconds
-        own_turn = _own_turn
-        if not own_turn.acquire(timeout=seconds):
-            raise OperationalError("database is locked")
-        try:
-            self._turn = (_lock_file(path, give_up_at=give_up_at), own_turn)
-        except BaseException:
-            own_turn.release()
-            raise
+        while not _try_lock(self._turn):
+            if time.monotonic() >= give_up_at:
+                raise OperationalError("database is locked")
+            time.sleep(POLL_SECONDS)
 
     def give_turn(self) -> None:
         """Let the next one write; without a turn it does nothing."""
-        if self._turn is not None:
-            (descriptor, own_turn), self._turn = self._turn, None
-            os.close(descriptor)
-            own_turn.release()
+        if self._turn is not None and not self._turn.closed:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
 
     def commit(self) -> None:
         super().commit()
@@ -82,26 +67,13 @@ class Connection(sqlite3.Connection):
         try:
             super().close()
         finally:
-            self.give_turn()
+            if self._turn is not None:
+                self._turn.close()
 
 
-def _lock_file(path: str, *, give_up_at: float) -> int:
-    # Opened each time: a descriptor that is kept would be shared with a forked process, and so would its lock.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _try_lock(file: io.FileIO) -> bool:
     try:
-        while not _try_lock(descriptor):
-            if time.monotonic() >= give_up_at:
-                raise OperationalError("database is locked")
-            time.sleep(POLL_SECONDS)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

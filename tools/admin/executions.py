@@ -1,24 +1,35 @@
-"""Runs: the list, which stays fast with a million of them, and the page that shows all of one."""
+"""Runs: the list, which stays fast with a million of them, and the page that shows all of one and can end or repeat it.
+
+What is done with a run goes through the services that answer the protocol's commands, in the name of the account that
+is signed in, so that its roles decide and not the console's permissions; those let it see the page.
+"""
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, Final
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesRadioFilter
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+from unfold.forms import BaseDialogForm
 from unfold.views import ChangeList
 
 from protocol.admin import BoundedChangeList, ReadOnlyAdmin
+from protocol.errors import MCPError
 from protocol.selectors import find_session
-from tools import selectors
+from tools import selectors, services
+from tools.admin.acting import get_principal, get_row, make_trace_id
 from tools.admin.filters import CreatedFilter, PriorityFilter, StateFilter, VersionFilter
 from tools.admin.labels import EXECUTION_COLOURS, get_state_text, make_label
+from tools.domain.supervision import CancelMode
 from tools.domain.timing import describe_duration, get_ran_seconds, get_waited_seconds
 from tools.models import Execution
 
@@ -59,6 +70,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
     search_help_text = "Id, tool, account, trace, message, session"
     sortable_by = ["created_at"]
     fieldsets: list[Any] = []
+    actions_detail = ["cancel", "kill", "run_again"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Execution]:
         queryset: QuerySet[Execution] = super().get_queryset(request)
@@ -72,6 +84,15 @@ class ExecutionAdmin(ReadOnlyAdmin):
     ) -> tuple[QuerySet[Execution], bool]:
         term = search_term.strip()
         return (selectors.search_executions(executions=queryset, term=term) if term else queryset), False
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
+        try:
+            execution_id = uuid.UUID(object_id)
+        except ValueError:
+            return []
+        offered = selectors.list_execution_actions(principal=get_principal(request), execution_id=execution_id)
+        names = {f"tools_execution_{each.value}" for each in offered}
+        return [each for each in super().get_actions_detail(request, object_id) if each.action_name in names]
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -97,7 +118,81 @@ class ExecutionAdmin(ReadOnlyAdmin):
             "timeline_left_out": timeline.left_out,
         }
         rendered: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
+        if execution.finished_at and "HX-Request" in request.headers:
+            # It ended while somebody looked: what reads itself again leaves out the actions, which are others now.
+            rendered.headers["HX-Refresh"] = "true"
         return rendered
+
+    @action(
+        description="Cancel",
+        icon="cancel",
+        permissions=["view"],
+        dialog={
+            "title": "Cancel this run?",
+            "description": "Its tool is interrupted and may clean up; if that takes over a second, it is killed.",
+            "form_class": None,
+            "form_submit_text": "Cancel the run",
+        },
+    )
+    def cancel(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        return self._end(request, object_id, CancelMode.GRACEFUL)
+
+    @action(
+        description="Kill",
+        icon="dangerous",
+        variant=ActionVariant.DANGER,
+        permissions=["view"],
+        dialog={
+            "title": "Kill this run?",
+            "description": "Its process is killed, with all that came from it. The tool cannot clean up.",
+            "form_class": None,
+            "form_submit_text": "Kill the run",
+        },
+    )
+    def kill(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        return self._end(request, object_id, CancelMode.KILL)
+
+    @action(
+        description="Run again",
+        icon="replay",
+        permissions=["view"],
+        dialog={
+            "title": "Run it again?",
+            "description": "A new run of the same version with the same input, yours. What this one did is done again.",
+            "form_class": None,
+            "form_submit_text": "Run again",
+        },
+    )
+    def run_again(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        execution: Execution = get_row(self, request, object_id)
+        try:
+            shown = services.retry_execution(
+                principal=get_principal(request), execution_id=execution.id, trace_id=make_trace_id()
+            ).execution_id
+        except MCPError as error:
+            self._tell_refusal(request, error)
+            shown = execution.id
+        else:
+            self.message_user(request, f"This run repeats {execution.id}.", messages.SUCCESS)
+        return _lead_to(shown)
+
+    def _end(self, request: HttpRequest, object_id: str, mode: CancelMode) -> HttpResponse:
+        execution: Execution = get_row(self, request, object_id)
+        try:
+            is_taken = services.cancel_execution(
+                principal=get_principal(request), execution_id=execution.id, mode=mode, trace_id=make_trace_id()
+            )
+        except MCPError as error:
+            self._tell_refusal(request, error)
+        else:
+            if is_taken:
+                self.message_user(request, "The run has ended, or is about to.", messages.SUCCESS)
+            else:
+                self.message_user(request, "The run had ended before.", messages.WARNING)
+        return _lead_to(execution.id)
+
+    def _tell_refusal(self, request: HttpRequest, error: MCPError) -> None:
+        self.message_user(request, f"Refused: {error.message} ({error.code})", messages.ERROR)
 
     @display(description="run")
     def short_id(self, obj: Execution) -> SafeString:
@@ -118,3 +213,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
         if seconds is None:
             return None
         return describe_duration(seconds) + ("" if obj.finished_at else " …")
+
+
+def _lead_to(execution_id: uuid.UUID) -> HttpResponse:
+    return HttpResponse(headers={"HX-Redirect": reverse("admin:tools_execution_change", args=[execution_id])})

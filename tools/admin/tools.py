@@ -20,6 +20,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from protocol.admin import ReadOnlyAdmin
 from tools import selectors, services
+from tools.admin.acting import get_principal, get_row, make_trace_id
 from tools.admin.labels import TOOL_COLOURS, make_label
 from tools.models import Tool
 
@@ -104,9 +105,9 @@ class ToolAdmin(ReadOnlyAdmin):
         },
     )
     def disable(self, request: HttpRequest, form: DisablingForm, object_id: str) -> HttpResponse:
-        tool = self.get_object(request, object_id)
+        tool = get_row(self, request, object_id)
         reason = form.cleaned_data["reason"]
-        if services.disable_tool(tool=tool, reason=reason):
+        if services.disable_tool(tool=tool, reason=reason, principal=get_principal(request), trace_id=make_trace_id()):
             self.log_change(request, tool, f"Disabled: {reason}")
             self.message_user(request, f"{tool} is disabled.", messages.SUCCESS)
         else:
@@ -125,8 +126,8 @@ class ToolAdmin(ReadOnlyAdmin):
         },
     )
     def enable(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
-        tool = self.get_object(request, object_id)
-        if services.enable_tool(tool=tool):
+        tool = get_row(self, request, object_id)
+        if services.enable_tool(tool=tool, principal=get_principal(request), trace_id=make_trace_id()):
             self.log_change(request, tool, "Enabled.")
             self.message_user(request, f"{tool} is enabled.", messages.SUCCESS)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tools.selectors.actions import CANCEL_EXECUTIONS, RETRY_EXECUTIONS, ExecutionAction, list_execution_actions
 from tools.selectors.catalog import (
     EXECUTE_TOOLS,
     TOOL_STATES,
@@ -46,15 +47,18 @@ from tools.selectors.executions import (
 )
 
 __all__ = [
+    "CANCEL_EXECUTIONS",
     "EXECUTE_TOOLS",
     "MAX_COUNTED",
     "MAX_EVENTS",
+    "RETRY_EXECUTIONS",
     "TOOL_STATES",
     "VIEW_EXECUTIONS",
     "VIEW_TOOLS",
     "Callee",
     "Definition",
     "EventView",
+    "ExecutionAction",
     "ExecutionView",
     "ProgressView",
     "StateCounts",
@@ -79,6 +83,7 @@ __all__ = [
     "get_tool_version",
     "get_tool_wire_state",
     "get_wire_state",
+    "list_execution_actions",
     "list_latest_executions",
     "list_retries",
     "list_tools",

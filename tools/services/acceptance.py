@@ -165,8 +165,10 @@ def _record(
 
 
 def hash_arguments(*, request: ExecutionRequest, input_hash: str) -> str:
-    """What makes a call the same call: tool, version as it was asked for, input and mode."""
-    parts = (request.tool, request.version or "", input_hash, request.mode.value)
+    """What makes a call the same call: tool, version as it was asked for, input, mode, and what it repeats."""
+    parts = [request.tool, request.version or "", input_hash, request.mode.value]
+    if request.retry_of is not None:
+        parts.append(str(request.retry_of))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -188,9 +190,7 @@ def join_execution(*, earlier: Execution, again: Execution) -> Joined:
     if earlier.arguments_hash != again.arguments_hash or earlier.requested_by_id != again.requested_by_id:
         raise DuplicateId
     if again.mode == Execution.Mode.QUEUE:
-        return Joined(
-            execution_id=earlier.id, answer=answers.make_acceptance(execution_id=earlier.id, is_duplicate=True)
-        )
+        return Joined(execution_id=earlier.id, answer=answers.make_acceptance(execution=earlier, is_duplicate=True))
     is_same_message = (earlier.session_id, earlier.message_id) == (again.session_id, again.message_id)
     with transaction.atomic():
         # The row is locked by an update, so that it cannot end between the look and the waiter's insertion.
@@ -254,7 +254,7 @@ def record_acceptance(execution: Execution) -> outbox.Appended | None:
     return outbox.append(
         session_id=execution.session_id,
         correlation_id=execution.message_id,
-        payload=answers.make_acceptance(execution_id=execution.id),
+        payload=answers.make_acceptance(execution=execution),
     )
 
 

@@ -12,6 +12,7 @@ from tools.domain.states import ExecutionState
 from tools.models import Execution
 
 COMMAND = "tools.execute"
+RETRY_COMMAND = "executions.retry"
 
 
 def make_success(*, execution_id: uuid.UUID, output_json: str, is_duplicate: bool = False) -> ResponsePayload:
@@ -24,10 +25,11 @@ def make_success(*, execution_id: uuid.UUID, output_json: str, is_duplicate: boo
     return ResponsePayload(COMMAND, result, is_duplicate or msgspec.UNSET)
 
 
-def make_acceptance(*, execution_id: uuid.UUID, is_duplicate: bool = False) -> ResponsePayload:
+def make_acceptance(*, execution: Execution, is_duplicate: bool = False) -> ResponsePayload:
     """The answer to a caller that does not wait."""
-    result = {"execution_id": str(execution_id), "state": ExecutionState.QUEUED.value}
-    return ResponsePayload(COMMAND, result, is_duplicate or msgspec.UNSET)
+    command = COMMAND if execution.retry_of_id is None else RETRY_COMMAND
+    result = {"execution_id": str(execution.id), "state": ExecutionState.QUEUED.value}
+    return ResponsePayload(command, result, is_duplicate or msgspec.UNSET)
 
 
 def make_failure(*, execution: Execution, error: MCPError, is_retryable: bool) -> ErrorPayload:

@@ -15,9 +15,8 @@ from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.domain.supervision import CancelMode
 from tools.errors import ExecutionCancelled, ExecutionNotFound
 from tools.models import Execution
+from tools.selectors import CANCEL_EXECUTIONS
 from tools.services.pipeline import Outcome, finish_execution
-
-CANCEL_EXECUTIONS = "executions.cancel"
 
 
 def cancel_execution(*, principal: Principal, execution_id: uuid.UUID, mode: CancelMode, trace_id: str) -> bool:
@@ -68,10 +67,9 @@ def _end_waiting(execution: Execution) -> bool:
 
 
 def _ask_worker(execution: Execution, mode: CancelMode) -> bool:
-    asked = Execution.objects.filter(id=execution.id, state=ExecutionState.RUNNING.value, attempt=execution.attempt)
-    if mode is CancelMode.GRACEFUL:
-        asked = asked.exclude(cancel_mode=CancelMode.KILL.value)
-    if asked.update(cancel_mode=mode.value, cancel_requested_at=timezone.now()):
+    running = Execution.objects.filter(id=execution.id, state=ExecutionState.RUNNING.value, attempt=execution.attempt)
+    weaker = ("",) if mode is CancelMode.GRACEFUL else ("", CancelMode.GRACEFUL.value)
+    if running.filter(cancel_mode__in=weaker).update(cancel_mode=mode.value, cancel_requested_at=timezone.now()):
         return True
-    # A kill was asked for before: as good as done.
-    return Execution.objects.filter(id=execution.id, state=ExecutionState.RUNNING.value, cancel_mode="kill").exists()
+    # The same or more was asked for before: as good as done, and its grace runs from then.
+    return running.exclude(cancel_mode="").exists()

@@ -35,20 +35,27 @@ class _Hold:
 
     depth = 0
     waiting: type[RunInterrupted] | None = None
+    struck: type[RunInterrupted] | None = None
+    """The one that was raised."""
+
+    @classmethod
+    def reset(cls) -> None:
+        cls.depth, cls.waiting, cls.struck = 0, None, None
 
 
 @contextlib.contextmanager
 def interruptible(*, seconds: float) -> Iterator[None]:
     """Raise ``TimeLimitReached`` in the body after that time, ``CancelRequested`` when the parent says so.
 
-    Only in a process's main thread, which is where a worker runs tools. Once one was raised, the other is not. After
+    Only in a process's main thread, which is where a worker runs tools. Once one was raised, the other is not, and what
+    the body makes of it (an error of the broken database connection, say) comes out as that one all the same. After
     one, whether or not the body let it through, the thread's database connections are new.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("Only a process's main thread can be interrupted")
     if seconds <= 0:
         raise TimeLimitReached
-    _Hold.depth, _Hold.waiting = 0, None
+    _Hold.reset()
     previous = {
         signal.SIGALRM: signal.signal(signal.SIGALRM, _raise_time_limit_reached),
         CANCEL_SIGNAL: signal.signal(CANCEL_SIGNAL, _raise_cancel_requested),
@@ -56,12 +63,17 @@ def interruptible(*, seconds: float) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
+    except RunInterrupted:
+        raise
+    except BaseException as error:
+        if _Hold.struck is None:
+            raise
+        raise _Hold.struck from error
     finally:
-        has_struck = signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
         _disarm()
         for number, handler in previous.items():
             signal.signal(number, handler)
-        if has_struck:
+        if _Hold.struck is not None:
             drop_connections()
 
 
@@ -92,6 +104,10 @@ def drop_connections() -> None:
         if broken is not None:
             with contextlib.suppress(Error):
                 broken.close()
+            pool = getattr(connection, "pool", None)
+            if pool is not None:
+                # Which makes a new one for it.
+                pool.putconn(broken)
 
 
 def ignore_cancellations() -> None:
@@ -110,6 +126,7 @@ def _strike(interruption: type[RunInterrupted]) -> None:
         _Hold.waiting = _Hold.waiting or interruption
         return
     _disarm()
+    _Hold.struck = interruption
     raise interruption
 
 

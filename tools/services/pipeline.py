@@ -220,7 +220,8 @@ def check_output(*, definition: selectors.Definition, output: object) -> str:
 def record_outcome(*, claim: Claim, outcome: Outcome, recorder: ProgressRecorder) -> bool:
     """Bring the run to its terminal state, with its timeline and its caller's answer, in one transaction.
 
-    ``False`` where somebody else ended it before: then nothing is changed, and the late outcome is only logged.
+    ``False`` where somebody else ended it before: then nothing of it is changed, and the audit record has that the
+    attempt came late.
     """
     execution = claim.execution
     with transaction.atomic():
@@ -233,6 +234,8 @@ def record_outcome(*, claim: Claim, outcome: Outcome, recorder: ProgressRecorder
             progress=progress,
             channel=claim.channel,
         )
+        if not is_recorded:
+            record_event(claim.execution, action="execution.came_late", outcome=outcome.state, error=outcome.error)
         failpoint("finish.before_commit")
     failpoint("finish.after_commit")
     if not is_recorded:
@@ -284,14 +287,19 @@ def finish_execution(
     )
     statements.insert(*(progress or []), event)
     answer_callers(execution=execution, outcome=outcome, error=error, position=position, channel=channel)
+    record_event(execution, action="execution.ended", outcome=outcome.state, error=outcome.error)
+    return True
+
+
+def record_event(execution: Execution, *, action: str, outcome: ExecutionState, error: MCPError | None) -> None:
+    """Put what became of an attempt into the audit record, inside the caller's transaction."""
     audit.record_event(
-        action="execution.ended",
+        action=action,
         resource=Resource(kind="execution", name=str(execution.id), owner_id=execution.requested_by_id),
-        outcome=outcome.state.value,
+        outcome=outcome.value,
         trace_id=execution.trace_id,
         data={"attempt": execution.attempt, "worker": execution.worker, "code": None if error is None else error.code},
     )
-    return True
 
 
 def answer_callers(

@@ -24,7 +24,7 @@ from tools.errors import ExecutionCancelled, ExecutionInterrupted, ExecutionTime
 from tools.models import Execution, WorkerLease
 from tools.selectors import get_definition
 from tools.services import timeline
-from tools.services.pipeline import Outcome, finish_execution
+from tools.services.pipeline import Outcome, finish_execution, record_event
 from tools.services.scratch import iterate_scratch, remove_folder, remove_scratch
 
 logger = logging.getLogger(__name__)
@@ -146,6 +146,12 @@ def _queue_again(*, execution: Execution, retry: RetryAfter) -> bool:
             attempt=execution.attempt,
             at=now,
         )
+    )
+    record_event(
+        execution,
+        action="execution.lost",
+        outcome=ExecutionState.QUEUED,
+        error=ExecutionInterrupted("The attempt's worker was lost."),
     )
     if execution.session_id is not None:
         outbox.wake(

@@ -11,19 +11,26 @@ from protocol.ports import Principal, Resource, get_authorizer
 from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.errors import ExecutionNotFound, ToolUnavailable
 from tools.models import Execution
-from tools.selectors import VIEW_EXECUTIONS
-from tools.services.acceptance import Accepted, ExecutionRequest, accept_execution
-
-RETRY_EXECUTIONS = "executions.retry"
+from tools.selectors import RETRY_EXECUTIONS, VIEW_EXECUTIONS
+from tools.services.acceptance import Accepted, ExecutionRequest, Joined, accept_execution
 
 
-def retry_execution(*, principal: Principal, execution_id: uuid.UUID, trace_id: str) -> uuid.UUID:
-    """Queue a new run like this one, on the principal's behalf; its id.
+def retry_execution(
+    *,
+    principal: Principal,
+    execution_id: uuid.UUID,
+    trace_id: str,
+    session_id: uuid.UUID | None = None,
+    message_id: str = "",
+    idempotency_key: str | None = None,
+) -> Accepted | Joined:
+    """Queue a new run like this one, on the principal's behalf; the same wish again gives the run of the first.
 
     Raises:
         ExecutionNotFound: there is none, or the principal may not see it.
         AccessDenied: the principal may not run it again.
         ToolUnavailable: it has not ended yet; or as ``accept_execution`` raises.
+        DuplicateId: the message id or the key stands for another call.
     """
     execution = Execution.objects.select_related("tool", "version").filter(id=execution_id).first()
     if execution is None or not _is_allowed(principal, VIEW_EXECUTIONS, execution):
@@ -32,7 +39,7 @@ def retry_execution(*, principal: Principal, execution_id: uuid.UUID, trace_id: 
         raise AccessDenied(details={"action": RETRY_EXECUTIONS})
     if ExecutionState(execution.state) not in TERMINAL_STATES:
         raise ToolUnavailable("The run has not ended yet.", details={"execution_id": str(execution_id)})
-    accepted = accept_execution(
+    return accept_execution(
         request=ExecutionRequest(
             principal=principal,
             tool=execution.tool.name,
@@ -40,12 +47,12 @@ def retry_execution(*, principal: Principal, execution_id: uuid.UUID, trace_id: 
             input=msgspec.json.decode(execution.input_json),
             mode=Execution.Mode.QUEUE,
             retry_of=execution.id,
+            session_id=session_id,
+            message_id=message_id,
+            idempotency_key=idempotency_key,
             trace_id=trace_id,
         )
     )
-    # Without a session and a key there is no earlier call that it could be the same as.
-    assert isinstance(accepted, Accepted)  # noqa: S101  # as above
-    return accepted.execution_id
 
 
 def _is_allowed(principal: Principal, action: str, execution: Execution) -> bool:

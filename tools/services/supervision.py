@@ -58,7 +58,7 @@ def choose_measures(*, worker: str) -> Mapping[uuid.UUID, Measure]:
 
 def recover_unheld_executions(*, worker: str, held: Collection[uuid.UUID]) -> int:
     """Recover the runs that are this worker's by the database but that none of its children has; how many."""
-    rows = Execution.objects.select_related("version").filter(worker=worker, state=ExecutionState.RUNNING.value)
+    rows = Execution.objects.filter(worker=worker, state=ExecutionState.RUNNING.value)
     return sum(recover_execution(execution=row, loss=Loss.CHILD_ENDED) for row in rows if row.id not in held)
 
 

@@ -189,6 +189,7 @@ def test_pages_fetch_nothing_from_elsewhere_and_have_no_inline_handlers(console:
         reverse("admin:tools_workerlease_changelist"),
         reverse("admin:django_celery_beat_periodictask_changelist"),
         reverse("admin:security_account_changelist"),
+        reverse("admin:security_auditevent_changelist"),
     ]
     for address in addresses:
         page = console.get(address).content.decode()

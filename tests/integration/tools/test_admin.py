@@ -402,7 +402,12 @@ def test_tools_are_filtered_by_the_state_that_callers_see(console: Client, state
         "quarantined": "files.search",
     }
     tools = {name: Tool.objects.get(name=name) for name in names.values()}
-    services.disable_tool(tool=tools["files.read"], reason="r")
+    services.disable_tool(
+        tool=tools["files.read"],
+        reason="r",
+        principal=get_account_principal(account=Account.objects.get(username="operator")),
+        trace_id=uuid.uuid4().hex,
+    )
     for name in ("text.search", "files.search"):
         new = {"text.search": "unavailable", "files.search": "quarantined"}[name]
         ToolVersion.objects.filter(tool=tools[name]).update(state=new)

@@ -43,6 +43,8 @@ def touch_database() -> None:
         Session.objects.filter(close_code=1).update(close_code=2)
 
 
+# A strike just as the file of SQLite's turns was opened leaves that to be closed with its last reference.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interruption_anywhere_in_the_database_layer_leaves_it_usable() -> None:
     """With the connection kept, about one strike in fifteen leaves a transaction open that nobody knows of."""
 
@@ -68,6 +70,24 @@ def test_the_database_is_usable_also_where_the_tool_kept_the_interruption_to_its
     assert run(swallow) is None
     assert connection.get_autocommit()
     touch_database()
+
+
+def test_what_the_tool_makes_of_an_interruption_is_that_interruption() -> None:
+    def fail_because_of_it() -> None:
+        try:
+            signal.raise_signal(CANCEL_SIGNAL)
+        except RunInterrupted:
+            raise ValueError("something broke") from None
+
+    assert run(fail_because_of_it) is CancelRequested
+
+
+def test_an_error_without_an_interruption_stays_what_it_is() -> None:
+    def fail() -> None:
+        raise ValueError("something broke")
+
+    with pytest.raises(ValueError, match="something broke"):
+        run(fail)
 
 
 def test_of_two_interruptions_one_strikes() -> None:

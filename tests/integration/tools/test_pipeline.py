@@ -19,6 +19,7 @@ from django.utils import timezone
 from protocol import outbox
 from protocol.domain.messages import ErrorPayload
 from protocol.models import Session
+from security.models import AuditEvent
 from tests.integration.tools.conftest import WORKER
 from tools import services
 from tools.authoring import Progress
@@ -269,6 +270,8 @@ def test_a_run_that_is_claimed_past_its_deadline_never_starts(accept: Run, tmp_p
 
 
 @strikes
+# As for test_interruption's strikes anywhere.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupted_tool_leaves_no_transaction_behind(run: Run) -> None:
     """It is struck while it begins and ends transactions; what is recorded next must still be recorded."""
     for _ in range(3):
@@ -305,6 +308,8 @@ def test_what_comes_after_the_end_changes_nothing(
     assert services.expire_execution(execution_id=execution.id) is False
     assert (Execution.objects.values().get(), get_timeline(execution), read_answers(session)) == before
     assert str(execution.id) in caplog.text
+    late = AuditEvent.objects.get(action="execution.came_late")
+    assert (late.resource_name, late.outcome) == (str(execution.id), "succeeded")
 
 
 @pytest.mark.parametrize("change", [{"attempt": 2}, {"worker": "another"}, {"state": "queued", "worker": ""}])

@@ -1,0 +1,16 @@
+"""The console's pages of accounts, roles, API keys and the audit record.
+
+Edges: they parse, call a service and render. Whoever changes accounts or roles can give itself anything, so only
+superusers do; others see them where they have Django's ``view`` permission. Each module registers its pages when it is
+imported.
+"""
+
+from __future__ import annotations
+
+from security.admin.accounts import AccountAdmin
+from security.admin.audit import AuditEventAdmin
+from security.admin.keys import ApiKeyAdmin
+from security.admin.permissions import get_actor
+from security.admin.roles import GroupAdmin, RoleAdmin
+
+__all__ = ["AccountAdmin", "ApiKeyAdmin", "AuditEventAdmin", "GroupAdmin", "RoleAdmin", "get_actor"]

@@ -1,0 +1,119 @@
+"""Accounts: persons and services, and a person's password."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from security import services
+from security.admin.permissions import SuperuserWrites
+from security.models import Account
+
+
+class AccountCreationForm(UserCreationForm):
+    """A person with or without a password, or a service."""
+
+    class Meta:
+        model = Account
+        fields = ("username", "kind", "display_name", "email", "roles")
+
+    def clean(self) -> dict[str, Any]:
+        if self.cleaned_data.get("kind") == Account.Kind.SERVICE:
+            if self.cleaned_data.get("password1"):
+                self.add_error("password1", "A service account has keys, no password.")
+            self.cleaned_data["usable_password"] = "false"  # noqa: S105  # the field's value for none
+        return cast("dict[str, Any]", super().clean())
+
+
+class AccountChangeForm(UserChangeForm):
+    class Meta:
+        model = Account
+        fields = "__all__"
+
+
+class AccountPasswordForm(AdminPasswordChangeForm):
+    """Another's password, set or taken away."""
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean()
+        if self.user.is_service:
+            raise ValidationError("A service account has keys, no password.", code="service_has_no_password")
+        return cast("dict[str, Any]", cleaned)
+
+    def save(self, commit: bool = True) -> Account:
+        if self.cleaned_data["set_usable_password"]:
+            services.set_password(account=self.user, password=self.cleaned_data["password1"])
+        else:
+            services.remove_password(account=self.user)
+        return cast("Account", self.user)
+
+
+@admin.register(Account)
+class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # not subscriptable at run time
+    form = AccountChangeForm
+    add_form = AccountCreationForm
+    change_password_form = AccountPasswordForm
+    list_display = ["username", "display_name", "kind", "role_names", "is_active", "is_staff", "last_login"]
+    list_filter = ["kind", "is_active", "is_staff", "roles"]
+    search_fields = ["username", "display_name", "email"]
+    ordering = ["username"]
+    autocomplete_fields = ["roles"]
+    filter_horizontal = ["groups", "user_permissions"]
+    readonly_fields = ["id", "kind", "last_login", "created_at"]
+    fieldsets = [
+        (None, {"fields": ["username", "password", "kind", "display_name", "email", "is_active"]}),
+        ("As an agent or operator", {"fields": ["roles", "security_level_max"]}),
+        ("In the console", {"fields": ["is_staff", "is_superuser", "groups", "user_permissions"]}),
+        ("Record", {"fields": ["id", "created_at", "last_login"]}),
+    ]
+    service_fieldsets = [
+        (None, {"fields": ["username", "kind", "display_name", "email", "is_active"]}),
+        ("As an agent", {"fields": ["roles", "security_level_max"]}),
+        ("Record", {"fields": ["id", "created_at"]}),
+    ]
+    add_fieldsets = [
+        (
+            None,
+            {
+                "classes": ["wide"],
+                "fields": [
+                    "username",
+                    "kind",
+                    "display_name",
+                    "email",
+                    "roles",
+                    "usable_password",
+                    "password1",
+                    "password2",
+                ],
+            },
+        )
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
+        return cast("QuerySet[Account]", super().get_queryset(request).prefetch_related("roles"))
+
+    def get_fieldsets(self, request: HttpRequest, obj: Account | None = None) -> Any:
+        return self.service_fieldsets if obj and obj.is_service else super().get_fieldsets(request, obj)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Account | None = None) -> list[str]:
+        return self.readonly_fields if obj else []
+
+    def has_delete_permission(self, request: HttpRequest, *_args: Any, **_kwargs: Any) -> bool:
+        """Never: records name accounts. They are made inactive."""
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
+        services.save_account(account=obj)
+
+    @display(description="roles")
+    def role_names(self, obj: Account) -> str:
+        return ", ".join(role.name for role in obj.roles.all()) or "none"

@@ -1,0 +1,188 @@
+"""API keys. A new one's text stands on the one page that answers its creation.
+
+It is in no message, cookie, session or log entry.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, cast
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db.models import ForeignKey, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from unfold.admin import ModelAdmin
+from unfold.decorators import action, display
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminTextareaWidget
+
+from security import selectors, services
+from security.admin.permissions import get_actor
+from security.domain.api_keys import KeyState
+from security.models import ApiKey, validate_scopes
+
+STATE_COLOURS: Final = {
+    KeyState.ACTIVE.value: "success",
+    KeyState.EXPIRED.value: "warning",
+    KeyState.REVOKED.value: "danger",
+}
+
+
+class ScopesField(forms.CharField):
+    """Action patterns, one a line or with spaces between them."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), **kwargs)
+
+    def to_python(self, value: str | None) -> list[str]:  # type: ignore[override]  # the field's value is a list
+        return (value or "").split()
+
+    def run_validators(self, value: list[str]) -> None:
+        validate_scopes(value)
+
+
+class ApiKeyCreationForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
+    scopes = ScopesField(
+        help_text="Action patterns that narrow what the account may, one a line, e.g. tools.*; empty: all that it may."
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ("account", "name", "scopes", "expires_at")
+
+    def clean_expires_at(self) -> datetime | None:
+        expires_at: datetime | None = self.cleaned_data["expires_at"]
+        if expires_at and expires_at <= timezone.now():
+            raise ValidationError("The key would have expired already.", code="expired")
+        return expires_at
+
+
+class KeyStateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(state.value, state.value) for state in KeyState]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> QuerySet[ApiKey]:
+        state = next((state for state in KeyState if state.value == self.value()), None)
+        return selectors.filter_api_keys(queryset, state=state, now=timezone.now()) if state else queryset
+
+
+class IssuingRequest(HttpRequest):
+    """A request that made a key, on its way to the page that shows it."""
+
+    issued_key: services.IssuedKey
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ModelAdmin):
+    list_display = ["name", "prefix", "account", "scope_lines", "state", "last_used_at", "expires_at", "created_at"]
+    list_filter = [KeyStateFilter]
+    list_select_related = ["account"]
+    search_fields = ["name", "prefix", "account__username"]
+    ordering = ["-created_at"]
+    autocomplete_fields = ["account"]
+    actions = ["revoke_selected"]
+    actions_detail = ["revoke_key"]
+    add_fields = ["account", "name", "scopes", "expires_at"]
+    change_fields = [
+        "name",
+        "prefix",
+        "account",
+        "scope_lines",
+        "state",
+        "expires_at",
+        "revoked_at",
+        "last_used_at",
+        "created_at",
+        "created_by",
+    ]
+    issued_template = "admin/security/apikey/issued.html"
+
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> list[str]:
+        return self.change_fields if obj else self.add_fields
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> list[str]:
+        return self.change_fields[1:] if obj else []
+
+    def get_form(self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any) -> Any:
+        form = {} if obj else {"form": ApiKeyCreationForm}
+        return super().get_form(request, obj, change=change, **{**form, **kwargs})
+
+    def formfield_for_foreignkey(self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name == "account":
+            kwargs["queryset"] = selectors.list_accounts_keyed_by(actor=get_actor(request))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        """Never: a key is revoked, and stays as a record of what was done with it."""
+        return False
+
+    def has_revoke_permission(self, request: HttpRequest, *_args: Any) -> bool:
+        return bool(self.has_change_permission(request))
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        if change:
+            services.rename_api_key(api_key=obj, name=form.cleaned_data["name"])
+            return
+        issued = services.issue_api_key(
+            account=obj.account,
+            name=obj.name,
+            scopes=obj.scopes,
+            expires_at=obj.expires_at,
+            created_by=get_actor(request),
+        )
+        obj.pk = issued.api_key.pk
+        obj.refresh_from_db()
+        cast("IssuingRequest", request).issued_key = issued
+
+    def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
+        """The page with the key's text, not a redirect: on the way there it would lie in a cookie or a session."""
+        return TemplateResponse(
+            request,
+            self.issued_template,
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "title": "The new API key",
+                "original": obj,
+                "secret": cast("IssuingRequest", request).issued_key.secret,
+            },
+        )
+
+    @admin.action(description="Revoke", permissions=["revoke"])
+    def revoke_selected(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        revoked = [key for key in queryset if services.revoke_api_key(api_key=key, revoked_by=get_actor(request))]
+        for api_key in revoked:
+            self.log_change(request, api_key, "Revoked.")
+        self.message_user(request, f"Revoked: {len(revoked)}.", messages.SUCCESS)
+
+    @action(
+        description="Revoke",
+        permissions=["revoke"],
+        dialog={
+            "title": "Revoke this key?",
+            "description": "It will not be accepted again; this cannot be undone.",
+            "form_class": None,
+            "form_submit_text": "Revoke",
+        },
+    )
+    def revoke_key(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        api_key = self.get_object(request, object_id)
+        if services.revoke_api_key(api_key=api_key, revoked_by=get_actor(request)):
+            self.log_change(request, api_key, "Revoked.")
+        return HttpResponse(headers={"HX-Redirect": reverse("admin:security_apikey_change", args=[object_id])})
+
+    @display(description="scopes")
+    def scope_lines(self, obj: ApiKey) -> str:
+        return ", ".join(obj.scopes) or "all"
+
+    @display(description="state", label=STATE_COLOURS)
+    def state(self, obj: ApiKey) -> str:
+        return obj.get_state(now=timezone.now()).value

@@ -1,0 +1,68 @@
+"""What a principal may do with a run as it stands now. Only an offer: the services decide anew when it is taken."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+
+from protocol import ports
+from protocol.ports import Principal, Resource
+from tools.domain.states import TERMINAL_STATES, ExecutionState
+from tools.domain.supervision import CancelMode
+from tools.models import Execution
+from tools.selectors.catalog import EXECUTE_TOOLS, VIEW_TOOLS, get_wire_state
+from tools.selectors.executions import VIEW_EXECUTIONS
+
+CANCEL_EXECUTIONS = "executions.cancel"
+RETRY_EXECUTIONS = "executions.retry"
+
+
+class ExecutionAction(enum.StrEnum):
+    CANCEL = "cancel"
+    KILL = "kill"
+    RUN_AGAIN = "run_again"
+
+
+def list_execution_actions(*, principal: Principal, execution_id: uuid.UUID) -> frozenset[ExecutionAction]:
+    """What the run's state and the policy leave open; nothing of a run that there is not.
+
+    A wish to cancel that stands already is not offered again, nor a second run of what cannot be run now.
+    """
+    execution = (
+        Execution.objects.select_related("tool", "version")
+        .only("state", "cancel_mode", "requested_by_id", "tool__name", "tool__state", "version__state")
+        .filter(id=execution_id)
+        .first()
+    )
+    if execution is None:
+        return frozenset()
+    if ExecutionState(execution.state) in TERMINAL_STATES:
+        return frozenset({ExecutionAction.RUN_AGAIN}) if _can_run_again(principal, execution) else frozenset()
+    if not _is_allowed(principal, CANCEL_EXECUTIONS, execution):
+        return frozenset()
+    match execution.cancel_mode:
+        case CancelMode.KILL.value:
+            return frozenset()
+        case CancelMode.GRACEFUL.value:
+            return frozenset({ExecutionAction.KILL})
+        case _:
+            return frozenset({ExecutionAction.CANCEL, ExecutionAction.KILL})
+
+
+def _can_run_again(principal: Principal, execution: Execution) -> bool:
+    tool = Resource(kind="tool", name=execution.tool.name)
+    version = execution.version
+    version.tool = execution.tool
+    return (
+        get_wire_state(version) == "enabled"
+        and all(_is_allowed(principal, action, execution) for action in (VIEW_EXECUTIONS, RETRY_EXECUTIONS))
+        and all(
+            ports.get_authorizer().is_allowed(principal=principal, action=action, resource=tool)
+            for action in (VIEW_TOOLS, EXECUTE_TOOLS)
+        )
+    )
+
+
+def _is_allowed(principal: Principal, action: str, execution: Execution) -> bool:
+    resource = Resource(kind="execution", name=str(execution.id), owner_id=execution.requested_by_id)
+    return ports.get_authorizer().is_allowed(principal=principal, action=action, resource=resource)
