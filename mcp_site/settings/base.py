@@ -134,7 +134,7 @@ def _make_database() -> dict[str, Any]:
         # Statements that come again are prepared: the server plans them once a connection.
         "server_side_binding": True,
         "prepare_threshold": 5,
-        "pool": {"min_size": 1, "max_size": 2 * DATABASE_THREADS + 2, "timeout": 10},
+        "pool": {"min_size": 1, "max_size": 2 * DATABASE_THREADS + 2, "timeout": 2},
     }
     return {**database, "OPTIONS": {**database.get("OPTIONS", {}), **options}}  # type: ignore[dict-item]  # its TypedDict calls options plain
 
