@@ -2,7 +2,7 @@
 
 SQLite lets one transaction write at a time, and has the others ask again after sleeps that grow to 100 ms, long after
 the lock is free: with three busy processes that idles the machine and makes one call in twenty wait ten times as long
-(ADR 0012). Here whoever begins a transaction first takes a lock on a file beside the database, asking every half
+(ADR 0012). Here whoever begins a transaction first takes a lock on a file beside the database, asking every
 millisecond. That only orders the writers: what is right is still up to SQLite's own lock, and the kernel frees the
 turn of a process that dies.
 
@@ -22,7 +22,7 @@ from typing import Any, Final
 from django.db import OperationalError
 from django.db.backends.sqlite3 import base
 
-POLL_SECONDS: Final = 0.0005
+POLL_SECONDS: Final = 0.001
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
 """As Python's ``sqlite3``."""
 
