@@ -113,7 +113,7 @@ DATABASE_THREADS = MCP.database_threads or (2 if MCP.database_url is None else 4
 def _make_database() -> dict[str, Any]:
     if MCP.database_url is None:
         return {
-            "ENGINE": "mcp_site.sqlite",
+            "ENGINE": "django.db.backends.sqlite3",
             "NAME": MCP.data_dir / "db.sqlite3",
             "CONN_MAX_AGE": None,
             "OPTIONS": {

@@ -43,8 +43,6 @@ def touch_database() -> None:
         Session.objects.filter(close_code=1).update(close_code=2)
 
 
-# A strike just as the file of SQLite's turns was opened leaves that to be closed with its last reference.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interruption_anywhere_in_the_database_layer_leaves_it_usable() -> None:
     """With the connection kept, about one strike in fifteen leaves a transaction open that nobody knows of."""
 

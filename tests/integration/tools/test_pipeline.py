@@ -270,8 +270,6 @@ def test_a_run_that_is_claimed_past_its_deadline_never_starts(accept: Run, tmp_p
 
 
 @strikes
-# As for test_interruption's strikes anywhere.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupted_tool_leaves_no_transaction_behind(run: Run) -> None:
     """It is struck while it begins and ends transactions; what is recorded next must still be recorded."""
     for _ in range(3):
