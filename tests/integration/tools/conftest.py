@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -28,6 +29,18 @@ import tests.sample_tools.mcp_tools  # noqa: E402, F401  # declares them
 SAMPLES = {key: found for key, found in authoring._declarations.items() if key not in _before}
 authoring._declarations.clear()
 authoring._declarations.update(_before)
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    """No garbage collection: an interruption that strikes in a callback of it, such as hypothesis's, is lost.
+
+    In a worker the parent's kill ends what goes on; here nobody does.
+    """
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

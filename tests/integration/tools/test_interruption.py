@@ -21,6 +21,7 @@ from tools.services.interruption import (
 )
 
 pytestmark = [
+    pytest.mark.usefixtures("without_collector"),
     # After one the database connection is new, which would take a test's own transaction with it.
     pytest.mark.django_db(transaction=True),
     # The default method uses the very signal that is tested.

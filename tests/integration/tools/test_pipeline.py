@@ -30,7 +30,7 @@ from tools.services.progress import MAX_EVENTS_PER_RUN, ProgressRecorder
 
 pytestmark = [
     pytest.mark.django_db,
-    pytest.mark.usefixtures("samples"),
+    pytest.mark.usefixtures("samples", "without_collector"),
     # The default method uses the very signal that ends a tool.
     pytest.mark.timeout(60, method="thread"),
 ]
