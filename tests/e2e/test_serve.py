@@ -173,7 +173,7 @@ def test_a_second_ctrl_c_does_not_wait(own: Product) -> None:
     own.process.send_signal(signal.SIGINT)
     own.process.wait(STOP_SECONDS)
     # Killed, and perhaps just ending.
-    wait_until(lambda: list_running(processes) == [], seconds=2, what="the end of what was killed")
+    wait_until(lambda: list_running(processes) == [], what="the end of what was killed")
     own.start()
 
 
