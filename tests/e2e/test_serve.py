@@ -166,11 +166,12 @@ def test_a_second_ctrl_c_does_not_wait(own: Product) -> None:
     assert worker is not None
     worker.suspend()
     assert own.process is not None
+    # SIGTERM is handled as SIGINT is, which a run of the tests in the background would have ignored.
     stops = own.output.count("stopping")
-    own.process.send_signal(signal.SIGINT)
+    own.process.send_signal(signal.SIGTERM)
     # Two signals at once would be one.
     wait_until(lambda: own.output.count("stopping") > stops, what="the stop")
-    own.process.send_signal(signal.SIGINT)
+    own.process.send_signal(signal.SIGTERM)
     own.process.wait(STOP_SECONDS)
     # Killed, and perhaps just ending.
     wait_until(lambda: list_running(processes) == [], what="the end of what was killed")
