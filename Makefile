@@ -11,8 +11,12 @@ DATA := $${MCP_DATA_DIR:-var}
 RUNTIME := requirements.txt
 DEVELOPMENT := requirements-dev.txt
 
+# Extras are kept in the lock: without them pip looks for `coverage[toml]` beside `coverage==`, and finds a newer one.
+LOCK = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+	--no-header --no-emit-index-url --no-emit-find-links
+
 .DEFAULT_GOAL := help
-.PHONY: help run test faults benchmark lint format stop reset runtime development
+.PHONY: help run test faults benchmark lint format lock stop reset runtime development
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1@/' | column -t -s@ 2>/dev/null \
@@ -35,6 +39,10 @@ lint: development ## ruff, mypy, import-linter, djlint, missing migrations, Djan
 
 format: development ## let ruff and djlint rewrite what they can
 	@$(IN)ruff check --fix . && $(IN)ruff format . && $(IN)djlint --quiet --reformat templates
+
+lock: ## write the hashed requirements anew from pyproject.toml; needs uv
+	@$(LOCK) --output-file $(RUNTIME)
+	@$(LOCK) --group dev --constraint $(RUNTIME) --output-file $(DEVELOPMENT)
 
 stop: ## stop what `make run` started
 	@exec $(PYTHON) -m mcp_site.serving.stop "$(DATA)"
