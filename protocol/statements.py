@@ -73,6 +73,7 @@ def select(model: type[Model], *, where: Values, names: tuple[str, ...]) -> list
     return [_convert(model, names, row) for row in rows]
 
 
+@lru_cache(maxsize=256)
 def get_names(model: type[Model]) -> tuple[str, ...]:
     """Of all its columns, as ``Model.from_db`` takes them."""
     return tuple(field.attname for field in model._meta.concrete_fields)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
 from unfold.admin import ModelAdmin
 
 from protocol.ports import Principal
@@ -21,6 +22,13 @@ def get_principal(request: HttpRequest) -> Principal:
 def make_trace_id() -> str:
     """Of one act in the console, as of one message."""
     return uuid.uuid4().hex
+
+
+def lead_to(model_admin: ModelAdmin, object_id: object) -> HttpResponse:
+    """What a dialog's request is answered with: the browser goes to that row's page."""
+    options = model_admin.model._meta
+    page = reverse(f"admin:{options.app_label}_{options.model_name}_change", args=[object_id])
+    return HttpResponse(headers={"HX-Redirect": page})
 
 
 def get_row(model_admin: ModelAdmin, request: HttpRequest, object_id: str) -> Any:

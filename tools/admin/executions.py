@@ -12,7 +12,6 @@ from typing import Any, Final
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -26,7 +25,7 @@ from protocol.admin import BoundedChangeList, ReadOnlyAdmin
 from protocol.errors import MCPError
 from protocol.selectors import find_session
 from tools import selectors, services
-from tools.admin.acting import get_principal, get_row, make_trace_id
+from tools.admin.acting import get_principal, get_row, lead_to, make_trace_id
 from tools.admin.filters import CreatedFilter, PriorityFilter, StateFilter, VersionFilter
 from tools.admin.labels import EXECUTION_COLOURS, get_state_text, make_label
 from tools.domain.supervision import CancelMode
@@ -174,7 +173,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
             shown = execution.id
         else:
             self.message_user(request, f"This run repeats {execution.id}.", messages.SUCCESS)
-        return _lead_to(shown)
+        return lead_to(self, shown)
 
     def _end(self, request: HttpRequest, object_id: str, mode: CancelMode) -> HttpResponse:
         execution: Execution = get_row(self, request, object_id)
@@ -189,7 +188,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
                 self.message_user(request, "The run has ended, or is about to.", messages.SUCCESS)
             else:
                 self.message_user(request, "The run had ended before.", messages.WARNING)
-        return _lead_to(execution.id)
+        return lead_to(self, execution.id)
 
     def _tell_refusal(self, request: HttpRequest, error: MCPError) -> None:
         self.message_user(request, f"Refused: {error.message} ({error.code})", messages.ERROR)
@@ -213,7 +212,3 @@ class ExecutionAdmin(ReadOnlyAdmin):
         if seconds is None:
             return None
         return describe_duration(seconds) + ("" if obj.finished_at else " …")
-
-
-def _lead_to(execution_id: uuid.UUID) -> HttpResponse:
-    return HttpResponse(headers={"HX-Redirect": reverse("admin:tools_execution_change", args=[execution_id])})

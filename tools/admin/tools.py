@@ -10,7 +10,6 @@ from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import RadioFilter
@@ -20,7 +19,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from protocol.admin import ReadOnlyAdmin
 from tools import selectors, services
-from tools.admin.acting import get_principal, get_row, make_trace_id
+from tools.admin.acting import get_principal, get_row, lead_to, make_trace_id
 from tools.admin.labels import TOOL_COLOURS, make_label
 from tools.models import Tool
 
@@ -112,7 +111,7 @@ class ToolAdmin(ReadOnlyAdmin):
             self.message_user(request, f"{tool} is disabled.", messages.SUCCESS)
         else:
             self.message_user(request, f"{tool} was disabled already.", messages.WARNING)
-        return HttpResponse(headers={"HX-Redirect": reverse("admin:tools_tool_change", args=[object_id])})
+        return lead_to(self, object_id)
 
     @action(
         description="Enable",
@@ -132,7 +131,7 @@ class ToolAdmin(ReadOnlyAdmin):
             self.message_user(request, f"{tool} is enabled.", messages.SUCCESS)
         else:
             self.message_user(request, f"{tool} was enabled already.", messages.WARNING)
-        return HttpResponse(headers={"HX-Redirect": reverse("admin:tools_tool_change", args=[object_id])})
+        return lead_to(self, object_id)
 
     @display(description="state", label=TOOL_COLOURS)
     def state_label(self, obj: Tool) -> str:

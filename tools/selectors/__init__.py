@@ -12,7 +12,6 @@ from tools.selectors.catalog import (
     ToolSummary,
     VersionSummary,
     describe_tool,
-    get_tool_version,
     get_wire_state,
     list_tools,
 )
@@ -44,6 +43,8 @@ from tools.selectors.executions import (
     find_execution_id,
     get_execution,
     get_progress,
+    get_resource,
+    may_act,
 )
 
 __all__ = [
@@ -79,8 +80,8 @@ __all__ = [
     "get_definition",
     "get_execution",
     "get_progress",
+    "get_resource",
     "get_timeline",
-    "get_tool_version",
     "get_tool_wire_state",
     "get_wire_state",
     "list_execution_actions",
@@ -88,6 +89,7 @@ __all__ = [
     "list_retries",
     "list_tools",
     "list_version_names",
+    "may_act",
     "search_executions",
     "select_execution_rows",
 ]

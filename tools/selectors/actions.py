@@ -11,7 +11,7 @@ from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.domain.supervision import CancelMode
 from tools.models import Execution
 from tools.selectors.catalog import EXECUTE_TOOLS, VIEW_TOOLS, get_wire_state
-from tools.selectors.executions import VIEW_EXECUTIONS
+from tools.selectors.executions import VIEW_EXECUTIONS, may_act
 
 CANCEL_EXECUTIONS = "executions.cancel"
 RETRY_EXECUTIONS = "executions.retry"
@@ -38,7 +38,7 @@ def list_execution_actions(*, principal: Principal, execution_id: uuid.UUID) -> 
         return frozenset()
     if ExecutionState(execution.state) in TERMINAL_STATES:
         return frozenset({ExecutionAction.RUN_AGAIN}) if _can_run_again(principal, execution) else frozenset()
-    if not _is_allowed(principal, CANCEL_EXECUTIONS, execution):
+    if not may_act(principal=principal, action=CANCEL_EXECUTIONS, execution=execution):
         return frozenset()
     match execution.cancel_mode:
         case CancelMode.KILL.value:
@@ -55,14 +55,12 @@ def _can_run_again(principal: Principal, execution: Execution) -> bool:
     version.tool = execution.tool
     return (
         get_wire_state(version) == "enabled"
-        and all(_is_allowed(principal, action, execution) for action in (VIEW_EXECUTIONS, RETRY_EXECUTIONS))
+        and all(
+            may_act(principal=principal, action=action, execution=execution)
+            for action in (VIEW_EXECUTIONS, RETRY_EXECUTIONS)
+        )
         and all(
             ports.get_authorizer().is_allowed(principal=principal, action=action, resource=tool)
             for action in (VIEW_TOOLS, EXECUTE_TOOLS)
         )
     )
-
-
-def _is_allowed(principal: Principal, action: str, execution: Execution) -> bool:
-    resource = Resource(kind="execution", name=str(execution.id), owner_id=execution.requested_by_id)
-    return ports.get_authorizer().is_allowed(principal=principal, action=action, resource=resource)

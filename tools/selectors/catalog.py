@@ -58,7 +58,7 @@ class ToolDescription(Struct, frozen=True, kw_only=True):
     versions: list[VersionSummary]
 
 
-def get_tool_version(*, principal: Principal, name: str, version: str | None) -> ToolVersion:
+def _get_tool_version(*, principal: Principal, name: str, version: str | None) -> ToolVersion:
     """The version that a call of the tool means, with its tool; without ``version`` the current one.
 
     Raises:
@@ -85,7 +85,7 @@ def describe_tool(*, principal: Principal, name: str, version: str | None) -> To
     Raises:
         ToolNotFound: there is none, or the principal may not see it.
     """
-    found = get_tool_version(principal=principal, name=name, version=version)
+    found = _get_tool_version(principal=principal, name=name, version=version)
     timeout = found.timeout_seconds
     return ToolDescription(
         name=found.tool.name,

@@ -56,11 +56,7 @@ def get_execution(*, principal: Principal, execution_id: uuid.UUID, after: int =
         ExecutionNotFound: there is none, or the principal may not see it.
     """
     execution = Execution.objects.select_related("tool", "version", "requested_by").filter(id=execution_id).first()
-    if execution is None or not ports.get_authorizer().is_allowed(
-        principal=principal,
-        action=VIEW_EXECUTIONS,
-        resource=Resource(kind="execution", name=str(execution_id), owner_id=execution.requested_by_id),
-    ):
+    if execution is None or not may_act(principal=principal, action=VIEW_EXECUTIONS, execution=execution):
         raise ExecutionNotFound(details={"execution_id": str(execution_id)})
     events = ExecutionEvent.objects.filter(execution=execution, position__gt=after).order_by("position")[:MAX_EVENTS]
     return ExecutionView(
@@ -83,6 +79,16 @@ def get_execution(*, principal: Principal, execution_id: uuid.UUID, after: int =
             for event in events
         ],
     )
+
+
+def get_resource(execution: Execution) -> Resource:
+    """The run as policy and the audit record name it."""
+    return Resource(kind="execution", name=str(execution.id), owner_id=execution.requested_by_id)
+
+
+def may_act(*, principal: Principal, action: str, execution: Execution) -> bool:
+    """Whether the principal may do this with the run."""
+    return ports.get_authorizer().is_allowed(principal=principal, action=action, resource=get_resource(execution))
 
 
 def find_execution_id(*, session_id: uuid.UUID, message_id: str) -> uuid.UUID | None:

@@ -9,13 +9,13 @@ from django.utils import timezone
 
 from protocol import sessions
 from protocol.failpoints import failpoint
-from protocol.ports import Principal, Resource, get_authorizer
+from protocol.ports import Principal
 from security.services import audit
 from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.domain.supervision import CancelMode
 from tools.errors import ExecutionCancelled, ExecutionNotFound
 from tools.models import Execution
-from tools.selectors import CANCEL_EXECUTIONS
+from tools.selectors import CANCEL_EXECUTIONS, get_resource, may_act
 from tools.services.pipeline import Outcome, finish_execution
 
 
@@ -29,11 +29,7 @@ def cancel_execution(*, principal: Principal, execution_id: uuid.UUID, mode: Can
         ExecutionNotFound: there is none, or the principal may not cancel it.
     """
     execution = Execution.objects.filter(id=execution_id).first()
-    if execution is None or not get_authorizer().is_allowed(
-        principal=principal,
-        action=CANCEL_EXECUTIONS,
-        resource=Resource(kind="execution", name=str(execution_id), owner_id=execution.requested_by_id),
-    ):
+    if execution is None or not may_act(principal=principal, action=CANCEL_EXECUTIONS, execution=execution):
         raise ExecutionNotFound(details={"execution_id": str(execution_id)})
     # Between the look and the update a worker may have claimed the run, so the other way is tried then.
     while ExecutionState(execution.state) not in TERMINAL_STATES:
@@ -44,7 +40,7 @@ def cancel_execution(*, principal: Principal, execution_id: uuid.UUID, mode: Can
                 audit.record_event(
                     action=CANCEL_EXECUTIONS,
                     principal=principal,
-                    resource=Resource(kind="execution", name=str(execution_id), owner_id=execution.requested_by_id),
+                    resource=get_resource(execution),
                     outcome=mode.value,
                     trace_id=trace_id,
                 )

@@ -25,7 +25,6 @@ from protocol import outbox, sessions, statements
 from protocol.domain.messages import ErrorPayload, ResponsePayload
 from protocol.errors import MCPError
 from protocol.failpoints import failpoint
-from protocol.ports import Resource
 from security.services import audit
 from tools import selectors
 from tools.adapters import Invocation, get_adapter
@@ -295,7 +294,7 @@ def record_event(execution: Execution, *, action: str, outcome: ExecutionState, 
     """Put what became of an attempt into the audit record, inside the caller's transaction."""
     audit.record_event(
         action=action,
-        resource=Resource(kind="execution", name=str(execution.id), owner_id=execution.requested_by_id),
+        resource=selectors.get_resource(execution),
         outcome=outcome.value,
         trace_id=execution.trace_id,
         data={"attempt": execution.attempt, "worker": execution.worker, "code": None if error is None else error.code},

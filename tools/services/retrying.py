@@ -7,11 +7,11 @@ import uuid
 import msgspec
 
 from protocol.errors import AccessDenied
-from protocol.ports import Principal, Resource, get_authorizer
+from protocol.ports import Principal
 from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.errors import ExecutionNotFound, ToolUnavailable
 from tools.models import Execution
-from tools.selectors import RETRY_EXECUTIONS, VIEW_EXECUTIONS
+from tools.selectors import RETRY_EXECUTIONS, VIEW_EXECUTIONS, may_act
 from tools.services.acceptance import Accepted, ExecutionRequest, Joined, accept_execution
 
 
@@ -33,9 +33,9 @@ def retry_execution(
         DuplicateId: the message id or the key stands for another call.
     """
     execution = Execution.objects.select_related("tool", "version").filter(id=execution_id).first()
-    if execution is None or not _is_allowed(principal, VIEW_EXECUTIONS, execution):
+    if execution is None or not may_act(principal=principal, action=VIEW_EXECUTIONS, execution=execution):
         raise ExecutionNotFound(details={"execution_id": str(execution_id)})
-    if not _is_allowed(principal, RETRY_EXECUTIONS, execution):
+    if not may_act(principal=principal, action=RETRY_EXECUTIONS, execution=execution):
         raise AccessDenied(details={"action": RETRY_EXECUTIONS})
     if ExecutionState(execution.state) not in TERMINAL_STATES:
         raise ToolUnavailable("The run has not ended yet.", details={"execution_id": str(execution_id)})
@@ -53,8 +53,3 @@ def retry_execution(
             trace_id=trace_id,
         )
     )
-
-
-def _is_allowed(principal: Principal, action: str, execution: Execution) -> bool:
-    resource = Resource(kind="execution", name=str(execution.id), owner_id=execution.requested_by_id)
-    return get_authorizer().is_allowed(principal=principal, action=action, resource=resource)
