@@ -1,4 +1,4 @@
-"""What must outlive a process: sessions and the messages that a session is still owed."""
+"""What must outlive a process: sessions and the messages that a session is still owed. And one row that proves writing."""
 
 from __future__ import annotations
 
@@ -57,3 +57,18 @@ class OutboxMessage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.session_id}:{self.sequence}"
+
+
+class WriteCheck(models.Model):
+    """One row, written now and then to see that the database takes writes: one that is full can still be read."""
+
+    ONLY_ID = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=ONLY_ID)
+    written_at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar = [models.CheckConstraint(condition=models.Q(id=1), name="write_check_one_row")]
+
+    def __str__(self) -> str:
+        return f"written at {self.written_at:%Y-%m-%d %H:%M:%S}"

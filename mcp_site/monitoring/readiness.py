@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,11 @@ from typing import Final
 
 import msgspec
 from celery import current_app
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
+from protocol import storage
 from protocol.database_threads import run_with_connections
 from protocol.errors import StorageUnavailable
 from tools.selectors import count_live_workers
@@ -29,10 +31,12 @@ logger = logging.getLogger(__name__)
 CHECK_SECONDS: Final = 2.0
 REUSE_SECONDS: Final = 0.25
 """An answer this old is given again."""
+WRITE_SECONDS: Final = 5.0
+"""How long it is taken for granted that the database can be written after it was: a write is a flushed commit."""
 
 
 class CheckFailed(Exception):
-    """The check ran and found fault; the text is one word for ``error``."""
+    """The check ran and found fault; the text is a word or two for ``error``."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,11 +61,26 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
         return self.status == "ok"
 
 
-def check_database() -> None:
-    """A real read: ``SELECT 1`` does not touch SQLite's file."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT id FROM django_migrations LIMIT 1")
-        cursor.fetchone()
+class DatabaseCheck:
+    """Reads each time; writes too where it is some seconds since that went well. One thread at a time calls it."""
+
+    def __init__(self) -> None:
+        self._written_at = -math.inf
+
+    def __call__(self) -> None:
+        """
+        Raises:
+            CheckFailed: it can be read and not written: it is full, say.
+            DatabaseError: it does not answer.
+        """
+        storage.check_readable()
+        if time.monotonic() - self._written_at < WRITE_SECONDS:
+            return
+        try:
+            storage.check_writable()
+        except DatabaseError as error:
+            raise CheckFailed("not writable") from error
+        self._written_at = time.monotonic()
 
 
 def check_broker() -> None:
@@ -85,7 +104,7 @@ def check_workers() -> int:
 
 
 CHECKS: Final[dict[str, Callable[[], int | None]]] = {
-    "database": check_database,
+    "database": DatabaseCheck(),
     "broker": check_broker,
     "workers": check_workers,
 }

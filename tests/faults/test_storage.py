@@ -56,6 +56,13 @@ async def test_a_full_disk_refuses_what_changes_something_and_is_over_when_there
             assert {answer.code for answer in refused} == {"system.storage_unavailable"}
             assert all(answer.terminal.payload["retryable"] for answer in refused)
             assert "text.count_words" in str((await client.call("tools.list")).result)
+            await asyncio.to_thread(
+                wait_until, lambda: read_check(faulty, "database").get("error") == "not writable", what="a full disk"
+            )
+            assert read_check(faulty, "database")["since"]
+        await asyncio.to_thread(
+            wait_until, lambda: read_check(faulty, "database")["status"] == "ok", what="a disk that has room"
+        )
         key = uuid.uuid4().hex
         accepted = await client.call("tools.execute", count_words(), idempotency_key=key)
         assert (await faulty.wait_until_over(client, accepted.result["execution_id"]))["state"] == "succeeded"
