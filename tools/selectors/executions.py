@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from datetime import datetime
 
 import msgspec
@@ -11,6 +12,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from protocol import ports
 from protocol.ports import Principal, Resource
+from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.errors import ExecutionNotFound
 from tools.models import Execution, ExecutionEvent, WorkerLease
 
@@ -79,6 +81,25 @@ def get_execution(*, principal: Principal, execution_id: uuid.UUID, after: int =
             for event in events
         ],
     )
+
+
+class Sighting(Struct, frozen=True, kw_only=True):
+    """What of a run changes while it lives."""
+
+    state: str
+    attempt: int
+    position: int
+    """Of the last event of its timeline."""
+
+    @property
+    def is_over(self) -> bool:
+        return ExecutionState(self.state) in TERMINAL_STATES
+
+
+def find_sightings(*, execution_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, Sighting]:
+    """What these runs are now, in one query; those that there are."""
+    rows = Execution.objects.filter(id__in=execution_ids).values_list("id", "state", "attempt", "event_count")
+    return {row[0]: Sighting(state=row[1], attempt=row[2], position=row[3]) for row in rows}
 
 
 def get_resource(execution: Execution) -> Resource:
