@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,7 +13,15 @@ from protocol import middleware, ports
 from protocol.database_threads import get_database_threads
 from protocol.domain.codec import Codec
 from protocol.domain.messages import describe_field_error
-from protocol.errors import AccessDenied, InternalError, InvalidArguments, MCPError, SystemTimeout, UnknownCommand
+from protocol.errors import (
+    AccessDenied,
+    FeatureNotAgreed,
+    InternalError,
+    InvalidArguments,
+    MCPError,
+    SystemTimeout,
+    UnknownCommand,
+)
 from protocol.registry import Command, CommandContext, Runs, get_command
 
 logger = logging.getLogger(__name__)
@@ -35,6 +44,18 @@ def resolve(*, name: str, principal: ports.Principal) -> Command:
     return command
 
 
+def resolve_stateless(*, name: str, principal: ports.Principal) -> Command:
+    """As ``resolve``, for a caller without a session.
+
+    Raises:
+        FeatureNotAgreed: the command needs one.
+    """
+    command = resolve(name=name, principal=principal)
+    if command.needs_session:
+        raise FeatureNotAgreed("This command needs a session; connect by WebSocket.", details={"command": name})
+    return command
+
+
 def decode_arguments(*, command: Command, codec: Codec, raw: msgspec.Raw) -> Any:
     """The command's typed arguments; left out, they are an empty object.
 
@@ -50,6 +71,19 @@ def decode_arguments(*, command: Command, codec: Codec, raw: msgspec.Raw) -> Any
         raise InvalidArguments(reason, details={"path": f"arguments.{path}".rstrip(".")}) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArguments("The arguments cannot be decoded.", details={"path": "arguments"}) from error
+
+
+def convert_arguments(*, command: Command, values: Mapping[str, Any], is_text: bool) -> Any:
+    """The command's typed arguments out of decoded values; with ``is_text`` numbers and truths may be written as text.
+
+    Raises:
+        InvalidArguments: with ``details.path``.
+    """
+    try:
+        return msgspec.convert(values, command.arguments_type, strict=not is_text)
+    except msgspec.ValidationError as error:
+        reason, path = describe_field_error(error)
+        raise InvalidArguments(reason, details={"path": f"arguments.{path}".rstrip(".")}) from error
 
 
 def may_run_inline(command: Command) -> bool:

@@ -102,6 +102,15 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     ] = 1_048_576
     max_in_flight: Annotated[int, Meta(ge=1, le=4096, description="Unanswered commands a session.")] = 64
     max_connections: Annotated[int, Meta(ge=1, le=100_000, description="WebSocket connections a web process.")] = 2000
+    requests_per_minute: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="HTTP requests of one account, to each web process.")
+    ] = 1200
+    sign_ins_per_minute: Annotated[
+        int,
+        Meta(
+            ge=1, le=1_000_000, description="Requests for tokens, and refused credentials, from one address over HTTP."
+        ),
+    ] = 30
     handshake_timeout_seconds: Annotated[
         float, Meta(gt=0, le=300, description="From the connection to the client's handshake.")
     ] = 5

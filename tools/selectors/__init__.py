@@ -34,7 +34,9 @@ from tools.selectors.console import (
 from tools.selectors.definitions import Callee, Definition, find_callee, get_definition
 from tools.selectors.executions import (
     MAX_EVENTS,
+    STATE_KIND,
     VIEW_EXECUTIONS,
+    EventPage,
     EventView,
     ExecutionView,
     ProgressView,
@@ -47,6 +49,14 @@ from tools.selectors.executions import (
     get_progress,
     get_resource,
     may_act,
+    read_events,
+)
+from tools.selectors.listing import (
+    ExecutionFilters,
+    ExecutionOrder,
+    ExecutionPage,
+    ExecutionSummary,
+    list_executions,
 )
 
 __all__ = [
@@ -55,13 +65,19 @@ __all__ = [
     "MAX_COUNTED",
     "MAX_EVENTS",
     "RETRY_EXECUTIONS",
+    "STATE_KIND",
     "TOOL_STATES",
     "VIEW_EXECUTIONS",
     "VIEW_TOOLS",
     "Callee",
     "Definition",
+    "EventPage",
     "EventView",
     "ExecutionAction",
+    "ExecutionFilters",
+    "ExecutionOrder",
+    "ExecutionPage",
+    "ExecutionSummary",
     "ExecutionView",
     "ProgressView",
     "Sighting",
@@ -89,11 +105,13 @@ __all__ = [
     "get_tool_wire_state",
     "get_wire_state",
     "list_execution_actions",
+    "list_executions",
     "list_latest_executions",
     "list_retries",
     "list_tools",
     "list_version_names",
     "may_act",
+    "read_events",
     "search_executions",
     "select_execution_rows",
 ]
