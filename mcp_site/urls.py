@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularSwaggerView
 
 from mcp_site.monitoring import views
 from protocol.api.problems import show_not_found
@@ -14,6 +15,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("protocol.api.urls")),
     path("api/v1/", include("tools.api.urls")),
+    path("api/docs/", SpectacularSwaggerView.as_view(url_name="openapi"), name="api-docs"),
     re_path(r"^api/", show_not_found),
     path("healthz", views.show_health),
     path("readyz", views.show_readiness),

@@ -7,6 +7,7 @@ result (a ``Location``, a link to the next page) is the operation's ``render``.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
@@ -19,13 +20,22 @@ from msgspec import Struct
 
 from protocol import dispatch
 from protocol.api.doors import Call, run_call
+from protocol.api.openapi import Content, Description, Parameter, Reply, find_fields
 from protocol.api.problems import make_problem, respond_with_problem
-from protocol.api.requests import JSON_MEDIA_TYPE, ApiView, read_object
+from protocol.api.requests import ApiView, read_object
+from protocol.api.responses import respond_with_json
 from protocol.domain.messages import ErrorPayload, IdempotencyKey, Priority, ResponsePayload, describe_field_error
 from protocol.errors import InvalidArguments
 from protocol.link import get_now, make_id
-from protocol.registry import get_command
+from protocol.registry import Command, Deferred, Recorded, Stored, get_command
 
+IDEMPOTENCY_PARAMETER = Parameter(
+    name="Idempotency-Key",
+    place="header",
+    schema={"type": "string", "minLength": 1, "maxLength": 255},
+    description="The same request again with the same key within 24 hours gets the answer of the first.",
+    example="run-17",
+)
 REPLAYED_HEADER = "Idempotency-Replayed"
 
 
@@ -37,7 +47,7 @@ class Example(Struct, frozen=True, kw_only=True):
     """A request that works, and its answer, for the OpenAPI document."""
 
     path: Mapping[str, str] = {}
-    query: Mapping[str, str] = {}
+    query: Mapping[str, Any] = {}
     body: Any = None
     answer: Any
 
@@ -71,10 +81,6 @@ async def render_page(answer: Answer) -> HttpResponse:
     return response
 
 
-def respond_with_json(value: Any, *, status: int) -> HttpResponse:
-    return HttpResponse(msgspec.json.encode(value), status=status, content_type=JSON_MEDIA_TYPE)
-
-
 class Operation(Struct, frozen=True, kw_only=True):
     """One method of one address."""
 
@@ -82,10 +88,14 @@ class Operation(Struct, frozen=True, kw_only=True):
     id: str
     """The OpenAPI document's ``operationId``."""
     tag: str
+    summary: str = ""
+    """Where the command's own would mislead."""
     path: Mapping[str, str] = {}
     """The names in the address, and the arguments that they are."""
     fixed: Mapping[str, Any] = {}
     """Arguments that the address stands for."""
+    hidden: tuple[str, ...] = ()
+    """Arguments that this server refuses, whatever they are."""
     result: type | None = None
     """What ``render`` makes of the command's result, where that is something else."""
     options: type[Struct] = NoOptions
@@ -106,6 +116,10 @@ class CommandView(ApiView):
     """The view of one address; made by ``make_view``."""
 
     operations: ClassVar[Mapping[str, Operation]] = MappingProxyType({})
+
+    def describe_operation(self, method: str) -> Description:
+        """The method's operation as the document tells it."""
+        return describe_operation(self.operations[method], has_body=method != "get")
 
     async def call(self, request: HttpRequest, **path: str) -> HttpResponse:
         """Call the method's command and render its answer."""
@@ -164,6 +178,63 @@ def make_view(**operations: Operation) -> Callable[..., Any]:
     view = type("CommandView", (CommandView,), {**handlers, "operations": MappingProxyType(operations)})
     made: Callable[..., Any] = view.as_view()  # type: ignore[attr-defined]  # type() gives no better type
     return made
+
+
+def describe_operation(operation: Operation, *, has_body: bool) -> Description:
+    """What the document says of an operation: the command's own words and types."""
+    command = get_command(operation.command)
+    assert command is not None  # noqa: S101  # a test holds that every operation names one
+    fields, required = find_fields(command.arguments_type)
+    taken = {*operation.path.values(), *operation.fixed, *operation.hidden}
+    free = {name: schema for name, schema in fields.items() if name not in taken}
+    example = operation.example
+    in_path = [
+        Parameter(name=name, place="path", schema=fields[argument], example=example.path.get(name))
+        for name, argument in operation.path.items()
+    ]
+    in_query = find_fields(operation.options)[0] if has_body else free
+    parameters = [
+        Parameter(
+            name=name,
+            place="query",
+            schema={key: value for key, value in schema.items() if key != "description"},
+            description=schema.get("description", ""),
+            example=example.query.get(name),
+        )
+        for name, schema in in_query.items()
+    ]
+    if command.is_changing:
+        parameters.append(IDEMPOTENCY_PARAMETER)
+    body = {
+        "type": "object",
+        "properties": free,
+        "required": sorted(required & free.keys()),
+        "additionalProperties": False,
+    }
+    result = Content(schema=operation.result or find_result(command), example=example.answer)
+    summary = operation.summary or command.summary.replace("``", "`")
+    action = f"Needs `{command.action}`. " if command.action else ""
+    return Description(
+        id=operation.id,
+        tag=operation.tag,
+        summary=summary,
+        text=f"{summary}\n\n{action}It is the protocol's command `{command.name}`.",
+        parameters=(*in_path, *parameters),
+        body=Content(schema=body, example=example.body or {}) if has_body else None,
+        replies={
+            status: Reply(description=text, content=result, headers=operation.headers)
+            for status, text in operation.statuses.items()
+        },
+    )
+
+
+def find_result(command: Command) -> type:
+    """The structure that the command's handler returns to a caller without a session."""
+    hint = typing.get_type_hints(command.handler)["return"]
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind not in (Deferred, Recorded, Stored)]
+    assert len(kinds) == 1  # noqa: S101  # a test makes the whole document
+    found: type = kinds[0]
+    return found
 
 
 def read_query(request: HttpRequest, command_name: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from rest_framework.views import APIView
 from protocol import dispatch
 from protocol.api import throttling
 from protocol.api.authentication import Caller, authenticate, get_remote_address, read_bearer
+from protocol.api.openapi import ViewSchema
 from protocol.api.problems import respond_with_error
 from protocol.domain.codec import MAX_NESTING, has_deep_json
 from protocol.domain.throttle import Allowance
@@ -48,7 +49,12 @@ class HttpRefused(Exception):
 
 
 class ApiView(APIView):
-    """An asynchronous view of the API; a subclass has ``async def get``, ``post`` … with the request and the path."""
+    """An asynchronous view of the API; a subclass has ``async def get``, ``post`` … with the request and the path.
+
+    And ``describe_operation(method)``, of which the OpenAPI document is made.
+    """
+
+    schema = ViewSchema()
 
     authentication_classes = ()
     permission_classes = ()

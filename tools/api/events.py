@@ -17,6 +17,7 @@ from django.http.response import HttpResponseBase
 from msgspec import Meta, Struct
 
 from protocol import dispatch
+from protocol.api.openapi import Content, Description, Parameter, Reply, find_fields
 from protocol.api.operations import collect_values
 from protocol.api.requests import ApiView
 from protocol.database_threads import get_database_threads
@@ -25,6 +26,7 @@ from protocol.errors import InvalidArguments
 from protocol.hub import get_hub
 from protocol.ports import Principal
 from tools import selectors, watching
+from tools.api import examples
 from tools.errors import ExecutionNotFound
 from tools.selectors import EventPage
 from tools.services import timeline
@@ -44,6 +46,43 @@ class EventsQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 class ExecutionEventsView(ApiView):
     """``GET executions/{id}/events/``."""
+
+    def describe_operation(self, method: str) -> Description:  # noqa: ARG002  # it has one
+        """As the document tells it."""
+        fields, _ = find_fields(EventsQuery)
+        return Description(
+            id="streamExecutionEvents",
+            tag="executions",
+            summary="A run's events as they come, as server-sent events.",
+            text="The timeline from a position on, then what comes, until the run has ended. Each event's `id` is its "
+            "position. Needs `executions.view`.",
+            parameters=(
+                Parameter(
+                    name="execution",
+                    place="path",
+                    schema={"type": "string", "format": "uuid"},
+                    example=examples.STREAM_EVENTS.path["execution"],
+                ),
+                Parameter(name="after", place="query", schema=fields["after"], example=1),
+                Parameter(
+                    name="Last-Event-ID",
+                    place="header",
+                    schema={"type": "integer", "minimum": 0},
+                    description="What a client that reconnects has; it goes before `after`.",
+                ),
+            ),
+            replies={
+                200: Reply(
+                    description="The stream.",
+                    content=Content(
+                        schema={"type": "string"},
+                        media_types=(STREAM_MEDIA_TYPE,),
+                        example=examples.STREAM_EVENTS.answer,
+                    ),
+                ),
+                204: Reply(description="The run has ended, and the client has all of its events."),
+            },
+        )
 
     async def get(self, request: HttpRequest, execution: str) -> HttpResponseBase:
         """Stream the run's timeline from a position on."""

@@ -39,12 +39,12 @@ DESCRIBE_TOOL: Final = Example(
 )
 EXECUTE_TOOL: Final = Example(
     path={"name": "text.count_words"},
-    query={"wait": "5"},
+    query={"wait": 5},
     body={"input": {"text": "one two"}},
     answer={"execution_id": EXECUTION, "state": "queued"},
 )
 LIST_EXECUTIONS: Final = Example(
-    query={"tool": "text.count_words", "limit": "1"},
+    query={"tool": "text.count_words", "limit": 1},
     answer={
         "executions": [
             {

@@ -10,8 +10,9 @@ from django.http import HttpResponse
 from django.urls import reverse
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from protocol.api.operations import Answer, respond_with_json
+from protocol.api.operations import Answer
 from protocol.api.problems import make_problem, respond_with_problem
+from protocol.api.responses import respond_with_json
 from protocol.domain.messages import ErrorPayload, Priority
 from tools import watching
 
