@@ -76,11 +76,7 @@ ERRORS: Final[Mapping[str, str]] = {
     "429": "Too many requests.",
     "default": "Any other error, by the table of codes.",
 }
-_PUBLIC_  # drf-spectacular has no types.
-_COMPONENT: Final[Any] = ResolvedComponent
-_GENERATOR: Final[Any] = SchemaGenerator
-
-ERRORS: Final = ("default",)
+_PUBLIC_ERRORS: Final = ("default",)
 
 
 class ViewSchema(AutoSchema):
