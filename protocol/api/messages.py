@@ -1,7 +1,7 @@
 """``POST messages/``: the protocol's envelopes without a connection (protocol.md section 1).
 
-One message or an array, answered in the same response by messages, in the same order and encoding. The response's
-status is about the request; each message's own outcome is in its answer.
+One message or an array, answered in the same response by messages, in the same order and encoding. A message by itself
+gives the response its status too; with an array it is 200, and each message's outcome is in its answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from protocol import dispatch
 from protocol.api import throttling
 from protocol.api.authentication import Caller, authenticate, get_remote_address, make_credentials
 from protocol.api.doors import Call, run_call
-from protocol.api.openapi import Content, Description, Reply
+from protocol.api.openapi import Access, Content, Description, Reply
 from protocol.api.requests import JSON_MEDIA_TYPE, ApiView, read_body
 from protocol.domain.codec import JSON_CODEC, MESSAGEPACK_CODEC, Codec
 from protocol.domain.messages import (
@@ -28,7 +28,7 @@ from protocol.domain.messages import (
     describe_error,
 )
 from protocol.domain.stateless import StatelessCommand, open_command, split_batch
-from protocol.errors import AuthenticationFailed, AuthenticationRequired, InvalidMessage
+from protocol.errors import AuthenticationFailed, AuthenticationRequired, InvalidMessage, get_error_table
 from protocol.link import get_now, make_id, make_trace_id
 
 MAX_BATCH: Final = 64
@@ -55,14 +55,17 @@ class MessagesView(ApiView):
 
     def describe_operation(self, method: str) -> Description:  # noqa: ARG002  # it has one
         """As the document tells it."""
-        either = {"oneOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}, "minItems": 1}]}
+        either = {"oneOf": [{"type": "object"}, {"type": "array", "minItems": 1}]}
         return Description(
             id="postMessages",
             tag="protocol",
-            summary="The protocol's own envelopes, one or an array, without a connection.",
+            summary=f"The protocol's own envelopes, one or an array of at most {MAX_BATCH}, without a connection.",
             text="Each is a `command` message of the protocol and is answered by a `response` or an `error`, in order. "
-            "The status is 200 where the request could be read; each message's own outcome is in its answer. Without "
-            "`Authorization`, each message carries its own `security.auth_token`.",
+            "An error that answers a single message gives the response its status too; an array is answered 200, with "
+            "each message's outcome in its answer. Without `Authorization` each message carries its own "
+            "`security.auth_token`.",
+            access=Access.OPTIONAL,
+            error_media_types=tuple(CODECS),
             body=Content(schema=either, media_types=tuple(CODECS), example=EXAMPLE),
             replies={
                 200: Reply(
@@ -79,7 +82,9 @@ class MessagesView(ApiView):
         caller = await self.get_caller(request) if "Authorization" in request.headers else None
         if not codec.is_array(body):
             answer = await self._answer(request, codec, body, caller)
-            return HttpResponse(codec.encode(answer), content_type=request.content_type)
+            return HttpResponse(
+                codec.encode(answer), status=get_status(answer.payload), content_type=request.content_type
+            )
         frames = split_batch(codec=codec, body=body, max_batch=MAX_BATCH)
         if caller is not None:
             # The request was counted as the first.
@@ -141,6 +146,11 @@ async def _run(
         call,
         decode=lambda command: dispatch.decode_arguments(command=command, codec=codec, raw=opened.arguments),
     )
+
+
+def get_status(payload: ResponsePayload | ErrorPayload) -> int:
+    """The HTTP status of what the payload says."""
+    return get_error_table()[payload.code].http_status if isinstance(payload, ErrorPayload) else 200
 
 
 def make_answer(payload: ResponsePayload | ErrorPayload, *, correlation_id: str | None) -> OutgoingMessage:

@@ -6,6 +6,7 @@ what each type is from msgspec, as on the wire. What belongs here is the form of
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
@@ -22,6 +23,15 @@ JsonSchema = dict[str, Any]
 REFERENCE: Final = "#/components/schemas/{name}"
 JSON: Final = "application/json"
 BEARER: Final = "bearer"
+
+
+class Access(enum.Enum):
+    """Who must say who they are, as OpenAPI's ``security``."""
+
+    PUBLIC = "public"
+    OPTIONAL = "optional"
+    """In the header or in the body."""
+    AUTHENTICATED = "authenticated"
 
 
 class Parameter(Struct, frozen=True, kw_only=True):
@@ -61,8 +71,9 @@ class Description(Struct, frozen=True, kw_only=True):
     parameters: tuple[Parameter, ...] = ()
     body: Content | None = None
     replies: Mapping[int, Reply]
-    is_public: bool = False
-    """Whether nobody has to say who they are."""
+    error_media_types: tuple[str, ...] = ()
+    """In which errors may come too, as the protocol's own messages."""
+    access: Access = Access.AUTHENTICATED
 
 
 # drf-spectacular has no types.
@@ -75,6 +86,11 @@ ERRORS: Final[Mapping[str, str]] = {
     "403": "The account may not do this.",
     "429": "Too many requests.",
     "default": "Any other error, by the table of codes.",
+}
+_SECURITY: Final[Mapping[Access, list[JsonSchema]]] = {
+    Access.PUBLIC: [],
+    Access.OPTIONAL: [{BEARER: []}, {}],
+    Access.AUTHENTICATED: [{BEARER: []}],
 }
 _PUBLIC_ERRORS: Final = ("default",)
 
@@ -106,7 +122,7 @@ def make_operation(described: Description, registry: ComponentRegistry) -> JsonS
             **{str(status): _make_reply(reply, registry) for status, reply in described.replies.items()},
             **_make_errors(described, registry),
         },
-        "security": [] if described.is_public else [{BEARER: []}],
+        "security": _SECURITY[described.access],
     }
     if described.parameters:
         operation["parameters"] = [_make_parameter(parameter) for parameter in described.parameters]
@@ -123,6 +139,15 @@ def find_fields(struct: type) -> tuple[JsonSchema, frozenset[str]]:
     return resolved, frozenset(found.get("required", ()))
 
 
+def make_query_schema(schema: JsonSchema) -> JsonSchema:
+    """A field's schema without null, which no query can say, and without its words, which stand beside it there."""
+    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "description") and value is not None}
+    options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
+    if len(options) == 1:
+        return {**rest, **options[0]}
+    return {**rest, "anyOf": options} if options else rest
+
+
 @lru_cache(maxsize=1)
 def make_document() -> bytes:
     """The whole document as JSON; the same for everyone, and made once a process."""
@@ -130,9 +155,10 @@ def make_document() -> bytes:
 
 
 def _make_errors(described: Description, registry: ComponentRegistry) -> JsonSchema:
-    content = Content(schema=Problem, media_types=(PROBLEM_MEDIA_TYPE,))
-    names: Iterable[str] = _PUBLIC_ERRORS if described.is_public else ERRORS
-    return {name: _make_reply(Reply(description=ERRORS[name], content=content), registry) for name in names}
+    problem = _make_content(Content(schema=Problem, media_types=(PROBLEM_MEDIA_TYPE,)), registry)
+    message: JsonSchema = {name: {"schema": {"type": "object"}} for name in described.error_media_types}
+    names: Iterable[str] = _PUBLIC_ERRORS if described.access is Access.PUBLIC else ERRORS
+    return {name: {"description": ERRORS[name], "content": {**problem, **message}} for name in names}
 
 
 def _make_reply(reply: Reply, registry: ComponentRegistry) -> JsonSchema:
@@ -181,13 +207,11 @@ def _refer(of: type, registry: ComponentRegistry) -> JsonSchema:
 
 
 def _inline(schema: JsonSchema, components: Mapping[str, JsonSchema]) -> JsonSchema:
-    """A field's schema with what it refers to in its place, and without null, which no query can say."""
+    """A field's schema with what it refers to in its place."""
     if "$ref" in schema:
         schema = {**components[schema["$ref"].rpartition("/")[2]], **{k: v for k, v in schema.items() if k != "$ref"}}
     if "anyOf" in schema:
-        options = [_inline(option, components) for option in schema["anyOf"] if option != {"type": "null"}]
-        rest = {key: value for key, value in schema.items() if key != "anyOf"}
-        schema = {**rest, **options[0]} if len(options) == 1 else {**rest, "anyOf": options}
+        schema = {**schema, "anyOf": [_inline(option, components) for option in schema["anyOf"]]}
     if "items" in schema:
         schema = {**schema, "items": _inline(schema["items"], components)}
     return {

@@ -20,11 +20,11 @@ from msgspec import Struct
 
 from protocol import dispatch
 from protocol.api.doors import Call, run_call
-from protocol.api.openapi import Content, Description, Parameter, Reply, find_fields
+from protocol.api.openapi import Content, Description, Parameter, Reply, find_fields, make_query_schema
 from protocol.api.problems import make_problem, respond_with_problem
 from protocol.api.requests import ApiView, read_object
 from protocol.api.responses import respond_with_json
-from protocol.domain.messages import ErrorPayload, IdempotencyKey, Priority, ResponsePayload, describe_field_error
+from protocol.domain.messages import ErrorPayload, IdempotencyKey, Priority, ResponsePayload
 from protocol.errors import InvalidArguments
 from protocol.link import get_now, make_id
 from protocol.registry import Command, Deferred, Recorded, Stored, get_command
@@ -135,7 +135,7 @@ class CommandView(ApiView):
             if name in values:
                 raise InvalidArguments("The address says this already.", details={"path": f"arguments.{name}"})
             values[name] = value
-        options = read_options(request, operation.options) if has_body else None
+        options = dispatch.convert_text(values=collect_values(request), target=operation.options) if has_body else None
         call = Call(
             caller=caller,
             name=operation.command,
@@ -145,9 +145,10 @@ class CommandView(ApiView):
             idempotency_key=read_idempotency_key(request),
             received_at=get_now(),
         )
+        convert = dispatch.convert_values if has_body else dispatch.convert_text
         answer = await run_call(
             call,
-            decode=lambda command: dispatch.convert_arguments(command=command, values=values, is_text=not has_body),
+            decode=lambda command: convert(values=values, target=command.arguments_type),
         )
         return await self.render(operation, call, answer, request=request, options=options)
 
@@ -197,7 +198,7 @@ def describe_operation(operation: Operation, *, has_body: bool) -> Description:
         Parameter(
             name=name,
             place="query",
-            schema={key: value for key, value in schema.items() if key != "description"},
+            schema=make_query_schema(schema),
             description=schema.get("description", ""),
             example=example.query.get(name),
         )
@@ -248,7 +249,7 @@ def read_query(request: HttpRequest, command_name: str) -> dict[str, Any]:
     return collect_values(request, list_names=find_list_names(command.arguments_type))
 
 
-def collect_values(request: HttpRequest, *, list_names: frozenset[str]) -> dict[str, Any]:
+def collect_values(request: HttpRequest, *, list_names: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The query's values by name."""
     values: dict[str, Any] = {}
     for name, found in request.GET.lists():
@@ -264,24 +265,9 @@ def collect_values(request: HttpRequest, *, list_names: frozenset[str]) -> dict[
 @lru_cache(maxsize=256)
 def find_list_names(arguments_type: type) -> frozenset[str]:
     """The arguments that are arrays."""
-    fields = msgspec.structs.fields(arguments_type)
     arrays = (msgspec.inspect.VarTupleType, msgspec.inspect.ListType)
-    return frozenset(field.name for field in fields if isinstance(msgspec.inspect.type_info(field.type), arrays))
-
-
-def read_options(request: HttpRequest, options_type: type[Struct]) -> Any:
-    """The query of a method with a body, typed.
-
-    Raises:
-        InvalidArguments: it has what the operation does not take.
-    """
-    try:
-        return msgspec.convert(
-            collect_values(request, list_names=frozenset()), options_type, strict=False, str_keys=True
-        )
-    except msgspec.ValidationError as error:
-        reason, path = describe_field_error(error)
-        raise InvalidArguments(reason, details={"path": f"query.{path}".rstrip(".")}) from error
+    kinds = dispatch.list_field_kinds(arguments_type)
+    return frozenset(name for name, options in kinds if any(isinstance(option, arrays) for option in options))
 
 
 def read_idempotency_key(request: HttpRequest) -> str | None:

@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from msgspec import Struct
 
-from protocol.api.openapi import Content, Description, Reply, make_document
+from protocol.api.openapi import Access, Content, Description, Reply, make_document
 from protocol.api.requests import JSON_MEDIA_TYPE, ApiView
 from protocol.api.responses import respond_with_json
 from protocol.consumers import get_terms
@@ -52,7 +52,7 @@ class RootView(ApiView):
             tag="server",
             summary="Who this server is, what it speaks, and where its WebSocket is.",
             replies={200: Reply(description="The server.", content=Content(schema=ApiRoot, example=example))},
-            is_public=True,
+            access=Access.PUBLIC,
         )
 
     async def get(self, request: HttpRequest) -> HttpResponseBase:

@@ -21,8 +21,6 @@ from protocol.api.openapi import Content, Description, Parameter, Reply, find_fi
 from protocol.api.operations import collect_values
 from protocol.api.requests import ApiView
 from protocol.database_threads import get_database_threads
-from protocol.domain.messages import describe_field_error
-from protocol.errors import InvalidArguments
 from protocol.hub import get_hub
 from protocol.ports import Principal
 from tools import selectors, watching
@@ -42,6 +40,17 @@ STREAM_MEDIA_TYPE: Final = "text/event-stream"
 
 class EventsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     after: Annotated[int, Meta(ge=0, description="Only events past this position; `Last-Event-ID` goes before it.")] = 0
+
+
+class StreamedEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One event of the stream, by its fields."""
+
+    id: str = ""
+    """Its position."""
+    event: str = ""
+    data: str = ""
+    """JSON: the data of the WebSocket's event of that name."""
+    retry: int = RECONNECT_MS
 
 
 class ExecutionEventsView(ApiView):
@@ -75,7 +84,7 @@ class ExecutionEventsView(ApiView):
                 200: Reply(
                     description="The stream.",
                     content=Content(
-                        schema={"type": "string"},
+                        schema=StreamedEvent,
                         media_types=(STREAM_MEDIA_TYPE,),
                         example=examples.STREAM_EVENTS.answer,
                     ),
@@ -146,12 +155,8 @@ def read_position(request: HttpRequest) -> int:
     Raises:
         InvalidArguments: it is no position.
     """
-    values = collect_values(request, list_names=frozenset())
+    values = collect_values(request)
     header = request.headers.get("Last-Event-ID")
     if header is not None:
         values["after"] = header
-    try:
-        return msgspec.convert(values, EventsQuery, strict=False).after
-    except msgspec.ValidationError as error:
-        reason, path = describe_field_error(error)
-        raise InvalidArguments(reason, details={"path": f"arguments.{path}".rstrip(".")}) from error
+    return dispatch.convert_text(values=values, target=EventsQuery).after
