@@ -57,6 +57,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     workspace: Annotated[
         Path | None, Meta(description="The folder that the file tools may see; without it they refuse.")
     ] = None
+    http_allowed_networks: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks (CIDR, comma-separated) that are not public and that `http.request` may reach all the"
+            " same."
+        ),
+    ] = ()
     apps: Annotated[
         tuple[str, ...],
         Meta(description="Django apps of your own, comma-separated, by module name; each is importable by Python."),
@@ -158,6 +165,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
 
     def __post_init__(self) -> None:
         _check_transport(self)
+        _check_networks(self)
         _check_urls(self)
         if self.identity_key:
             decode_identity_key(self.identity_key)
@@ -181,6 +189,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
         return _is_loopback(self.bind)
+
+    @property
+    def http_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """``http_allowed_networks`` as networks."""
+        return tuple(map(ipaddress.ip_network, self.http_allowed_networks))
 
     @property
     def identity_seed(self) -> bytes:
@@ -275,15 +288,19 @@ def _check_transport(environment: Environment) -> None:
             raise ValueError(f"{name}: there is no file {path}")
     if environment.bind != "localhost" and not _is_address(environment.bind):
         raise ValueError(f"MCP_BIND: expected an IP address or localhost, not {environment.bind!r}")
-    for network in environment.trusted_proxies:
-        try:
-            ipaddress.ip_network(network)
-        except ValueError:
-            raise ValueError(f"MCP_TRUSTED_PROXIES: {network!r} is not a network such as 10.0.0.0/8") from None
     if environment.debug and not environment.is_loopback:
         raise ValueError("MCP_DEBUG: debug pages are for loopback only; unset it or MCP_BIND")
     if environment.failpoints and not environment.is_loopback:
         raise ValueError("MCP_FAILPOINTS: failpoints are for tests on loopback only; unset it or MCP_BIND")
+
+
+def _check_networks(environment: Environment) -> None:
+    for field in ("trusted_proxies", "http_allowed_networks"):
+        for network in getattr(environment, field):
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError(f"{name_variable(field)}: {network!r} is not a network such as 10.0.0.0/8") from None
 
 
 def _check_urls(environment: Environment) -> None:
