@@ -226,9 +226,7 @@ class SocketStream(httpcore2.NetworkStream):
             self._deadline.strike()
         except ssl.SSLCertVerificationError as error:
             self.close()
-            raise ExchangeFailed(
-                f"The certificate of {server_hostname!r} is not one that this server trusts."
-            ) from error
+            raise ExchangeFailed(f"The certificate of {server_hostname!r} is not trusted by this server.") from error
         except (OSError, ValueError) as error:
             self.close()
             raise ExchangeFailed(f"There is no TLS connection to {server_hostname!r}.") from error

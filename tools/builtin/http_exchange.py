@@ -20,8 +20,6 @@ from tools.builtin.addresses import Network
 from tools.builtin.dialing import Deadline, DestinationRefused, Dialer, ExchangeFailed, GuardedBackend
 from tools.builtin.urls import Target, parse_redirect
 
-MAX_REDIRECTS = 5
-
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _KEPT_ACROSS_ORIGINS: Final = frozenset({"accept", "accept-language", "content-language", "content-type", "user-agent"})
 """All that another origin gets of the caller's headers. Any other one may be a credential."""

@@ -30,7 +30,7 @@ MAX_HEADERS_CHARACTERS = 32_768
 MAX_BODY_CHARACTERS = 1_048_576
 MAX_RESPONSE_BYTES = 8_388_608
 MAX_TIMEOUT_SECONDS = 120
-REDIRECT_LIMIT = 5
+MAX_REDIRECTS = 5
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _HEADER_VALUE: Final = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
@@ -143,7 +143,7 @@ def request_http(
         headers=check_headers(headers or {}),
         body=read_request_body(method=method, text=body, encoded=body_base64),
         max_response_bytes=max_response_bytes,
-        max_redirects=REDIRECT_LIMIT if follow_redirects else 0,
+        max_redirects=MAX_REDIRECTS if follow_redirects else 0,
     )
     answer = exchange(order=order, dialer=SystemDialer(), allowed=context.allowed_networks, deadline=deadline)
     return render_answer(
