@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv6Address, ip_address
+from itertools import chain, zip_longest
 from typing import Any, Final, NoReturn, Protocol
 
 import httpcore2
@@ -139,7 +140,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
             ExchangeTimedOut: the deadline passed.
             ExchangeFailed: no address takes a connection.
         """
-        addresses = self._find_addresses(host)[:MAX_ADDRESSES_TRIED]
+        addresses = choose_addresses(self._find_addresses(host))
         for position, address in enumerate(addresses):
             # What is left is shared, so that an address which swallows packets leaves time for the next one.
             share = self._deadline.get_remaining_seconds() / (len(addresses) - position)
@@ -234,6 +235,14 @@ class SocketStream(httpcore2.NetworkStream):
 
     def close(self) -> None:
         self._connection.close()
+
+
+def choose_addresses(addresses: Sequence[Address]) -> Sequence[Address]:
+    """Those to try, of the two versions by turns: where one leads nowhere, the other has its try (RFC 8305)."""
+    versions = dict.fromkeys(address.version for address in addresses)
+    lines = [[address for address in addresses if address.version == version] for version in versions]
+    turns = chain.from_iterable(zip_longest(*lines))
+    return [address for address in turns if address is not None][:MAX_ADDRESSES_TRIED]
 
 
 def _look_up_addresses(host: str) -> Sequence[Address]:

@@ -285,8 +285,8 @@ def _get_charset(answer: Answer) -> str:
 
 
 def _get_header(answer: Answer, wanted: str) -> str:
-    """The value; empty: there is none."""
-    return next((value for name, value in answer.headers if name.lower() == wanted), "")
+    """The values as one (RFC 9110, section 5.2); empty: there is none."""
+    return ", ".join(value for name, value in answer.headers if name.lower() == wanted)
 
 
 def _bound_headers(answer: Answer) -> tuple[list[Header], bool]:

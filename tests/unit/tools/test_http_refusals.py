@@ -22,7 +22,7 @@ from tools.builtin.http_request import request_http
 from tools.builtin.urls import parse_url
 
 LOOPBACK = ip_network("127.0.0.1/32")
-NAMES = {
+NAMES: dict[str, list[list[str]]] = {
     "localhost": [["127.0.0.1", "::1"]],
     "localtest.example": [["127.0.0.2"]],
     "metadata.google.internal": [["169.254.169.254"]],
@@ -45,7 +45,8 @@ class Trap:
     listeners: Sequence[socket.socket]
 
     def get_port(self, family: socket.AddressFamily) -> int:
-        return next(found.getsockname()[1] for found in self.listeners if found.family == family)
+        port: int = next(found.getsockname()[1] for found in self.listeners if found.family == family)
+        return port
 
     def assert_untouched(self) -> None:
         for listener in self.listeners:

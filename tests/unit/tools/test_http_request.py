@@ -31,6 +31,7 @@ from tools.adapters import Invocation, get_adapter
 from tools.authoring import ToolContext, ToolError, get_declared_tools
 from tools.builtin.addresses import Network
 from tools.builtin.dialing import (
+    MAX_ADDRESSES_TRIED,
     MAX_LOOKUPS,
     Deadline,
     DestinationRefused,
@@ -261,6 +262,14 @@ def test_what_is_compressed_against_the_request_is_opened(ask: Ask, server: HTTP
     assert (response.body, response.content_encoding, response.truncated) == (plain, None, False)
 
 
+def test_what_is_compressed_twice_is_not_taken_for_compressed_once(open_context: ToolContext) -> None:
+    content = gzip.compress(gzip.compress(b"hello"))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Encoding: gzip\r\n\r\n"
+    with serve_bytes(head + content) as url:
+        response = request_http(open_context, url=url)
+    assert (response.content_encoding, response.body_base64) == ("gzip, gzip", base64.b64encode(content).decode())
+
+
 def test_a_gzip_bomb_is_cut(ask: Ask, server: HTTPServer) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     assert len(bomb) < 60_000
@@ -390,6 +399,20 @@ def test_the_next_address_is_tried_where_one_does_not_answer(server: HTTPServer)
     assert (answer.body, dialer.dialled) == (b"hello", ["127.0.0.2", "127.0.0.1"])
 
 
+def test_both_versions_of_addresses_have_their_try(server: HTTPServer) -> None:
+    server.expect_request("/").respond_with_data("hello")
+    dialer = WatchedDialer({"both.example": [[*(f"2606:4700::{number}" for number in range(1, 7)), "127.0.0.1"]]})
+    assert perform(f"http://both.example:{server.port}/", dialer=dialer).body == b"hello"
+    assert dialer.dialled == ["2606:4700::1", "127.0.0.1"]
+
+
+def test_few_of_many_addresses_are_tried() -> None:
+    dialer = WatchedDialer({"many.example": [[f"93.184.216.{number}" for number in range(100)]]})
+    with pytest.raises(ExchangeFailed):
+        perform("http://many.example/", dialer=dialer)
+    assert len(dialer.dialled) == MAX_ADDRESSES_TRIED
+
+
 def test_where_nobody_listens_it_fails(open_context: ToolContext) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -414,7 +437,7 @@ def test_headers_that_are_not_the_callers_to_send_are_refused(context: ToolConte
 
 
 @pytest.mark.parametrize("given", [{"body": "a", "body_base64": "YQ=="}, {"body_base64": "?"}, {"body": "\ud800"}])
-def test_bodies_that_are_none_are_refused(context: ToolContext, given: dict[str, str]) -> None:
+def test_bodies_that_are_none_are_refused(context: ToolContext, given: dict[str, Any]) -> None:
     with pytest.raises(ToolError) as refused:
         request_http(context, url="http://127.0.0.1/", method=Method.POST, **given)
     assert not isinstance(refused.value, DestinationRefused)
