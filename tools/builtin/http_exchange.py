@@ -1,7 +1,7 @@
 """One HTTP exchange with its redirects: what is sent, which redirects are followed, how much is taken of the answer.
 
-No proxy, cookie, ``.netrc`` or environment variable has a part in it: httpcore knows none of them. Where a connection
-may lead is ``tools.builtin.dialing``, which httpcore is given; what callers may ask and are told is
+No proxy of the environment, cookie or ``.netrc`` has a part in it: httpcore knows none of them. Where a connection may
+lead is ``tools.builtin.dialing``, which httpcore is given; what callers may ask and are told is
 ``tools.builtin.http_request``. Imported with the first request only, since httpcore takes a megabyte of each worker.
 """
 
@@ -80,7 +80,7 @@ def _send(*, order: Order, backend: GuardedBackend, deadline: Deadline) -> Answe
     target = order.target
     origin = httpcore2.Origin(scheme=target.scheme.encode(), host=target.host.encode(), port=target.port)
     url = httpcore2.URL(scheme=origin.scheme, host=origin.host, port=origin.port, target=target.path)
-    # The context reads the system's certificates, which takes 20 ms: not for plain HTTP.
+    # The context reads the system's certificates, which takes 30 ms: not for plain HTTP.
     context = ssl.create_default_context() if target.scheme == "https" else None
     connection = httpcore2.HTTPConnection(origin=origin, ssl_context=context, network_backend=backend)
     try:
