@@ -13,8 +13,8 @@ from protocol.api.openapi import make_document
 
 METHODS: Final = ("get", "post")
 WORDS: Final = """\
-What a program may send over HTTP, made from [the OpenAPI document](http.md). Each address is a [command](commands.md) of
-the protocol: the same arguments, rights, errors and record as by WebSocket.
+What a program may send over HTTP, made from [the OpenAPI document](http.md). Each address is a [command](commands.md)
+of the protocol: the same arguments, rights, errors and record as by WebSocket.
 
 `Authorization: Bearer` takes an API key or an access token. Bodies are JSON objects. An error is
 `application/problem+json` (RFC 9457) with the code of [the table](errors.md), whose HTTP status it has; `X-Trace-Id` of
