@@ -25,6 +25,7 @@ from protocol.domain.activity import PendingCommand, Stage
 from protocol.domain.codec import Codec
 from protocol.domain.connection import OVERLOAD_RETRY_MS, AuthenticationReceived, CommandReceived, Connection
 from protocol.domain.delivery import Delivery
+from protocol.domain.expiry import ExpiryStage, ExpiryTimes, get_expiry_stage
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import AuthenticationAnswer, MessageType, PrincipalInfo, ResponsePayload, describe_error
 from protocol.domain.states import Close, State
@@ -58,6 +59,7 @@ class Owner(Protocol):
 
     channel: str
     """Where wake-ups for this process arrive; empty as long as none can."""
+    expiry_times: ExpiryTimes
 
     def add_session(self, link: Link) -> None:
         """The link has its session: wake-ups for it are for this link."""
@@ -102,6 +104,8 @@ class Link:
         """Up to where the outbox knows that the client has everything."""
         self.deferred: dict[str, Deferred] = {}
         self.principal: ports.Principal | None = None
+        self.mark = 0
+        """The authenticator's, from before the principal was made: once it moves, the principal is looked at again."""
         self.session_id = uuid.UUID(int=0)
         self.client_features: frozenset[str] = frozenset()
         self.writer = SocketWriter(connection=self.connection, send=send, abort=abort)
@@ -110,6 +114,7 @@ class Link:
         self._thread_id = threading.get_ident()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_leaving = False
+        self._warned_of: datetime | None = None
         self._is_stopping = False
         self._judgement: asyncio.Task[None] | None = None
 
@@ -244,12 +249,14 @@ class Link:
                 self.client_features = connection.features
                 self._owner.add_session(self)
                 connection.accept_authentication(event.message_id, answer)
+                self.keep_expiry(timezone.now())
         await self.writer.flush()
 
     def _judge(self, event: AuthenticationReceived) -> AuthenticationAnswer:
-        principal = ports.get_authenticator().authenticate(
-            credentials=event.credentials, remote_address=self.remote_address
-        )
+        authenticator = ports.get_authenticator()
+        # First: what is revoked while the principal is made has moved the mark by the next look.
+        mark = authenticator.get_mark()
+        principal = authenticator.authenticate(credentials=event.credentials, remote_address=self.remote_address)
         if self.principal is None:
             # Noted at once: whatever becomes of the answer, the session is ended with the link.
             self.session_id = sessions.open_session(
@@ -260,7 +267,7 @@ class Link:
             ).id
         elif principal.id != self.principal.id:
             raise AuthenticationFailed
-        self.principal = principal
+        self.principal, self.mark = principal, mark
         return AuthenticationAnswer(
             authenticated=True,
             session_id=str(self.session_id),
@@ -270,6 +277,23 @@ class Link:
             security_level_max=principal.security_level_max,
             handshake_sha256=self.connection.get_handshake_sha256(),
         )
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether it has its session, and its socket is not closing."""
+        return self.principal is not None and self.connection.state in (State.READY, State.DRAINING)
+
+    def keep_expiry(self, now: datetime) -> None:
+        """Say once that the credential ends soon; close when it ended long enough ago."""
+        if self.principal is None or not self.is_authenticated:
+            return
+        expires_at = self.principal.expires_at
+        match get_expiry_stage(expires_at=expires_at, now=now, times=self._owner.expiry_times):
+            case ExpiryStage.EXPIRING if self._warned_of != expires_at:
+                self._warned_of = expires_at
+                self.emit("session.token_expiring", {"expires_at": expires_at}, correlation_id=None)
+            case ExpiryStage.OVER:
+                self.close(Close.TOKEN_EXPIRED)
 
     # What goes out
 
