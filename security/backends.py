@@ -32,6 +32,8 @@ class PasswordBackend(ModelBackend):
         except AuthenticationFailed:
             return None
 
-    async def aauthenticate(self, request: HttpRequest | None, **credentials: Any) -> Account | None:
+    async def aauthenticate(  # type: ignore[override]  # as ModelBackend's, which its base has otherwise
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
+    ) -> Account | None:
         # Django's own asks no counter.
-        return await sync_to_async(self.authenticate)(request, **credentials)
+        return await sync_to_async(self.authenticate)(request, username, password)

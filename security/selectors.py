@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.conf import settings
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
 from protocol import statements
 from protocol.domain.messages import SecurityLevel
 from protocol.errors import Misconfigured
+from protocol.ports import Resource
 from security.domain import identity
 from security.domain.api_keys import KeyState
 from security.domain.authorization import AccountPrincipal
-from security.domain.policy import Effect, GrantRule, PatternInvalid
+from security.domain.policy import Decision, Effect, GrantRule, PatternInvalid
 from security.models import Account, ApiKey, AuditEvent, IssuedToken, RevocationMark, Role
 
 
@@ -116,6 +118,63 @@ def has_standing(token: IssuedToken, *, now: datetime) -> bool:
     if token.api_key is not None:
         return token.api_key.get_state(now=now) is KeyState.ACTIVE
     return constant_time_compare(token.password_stamp, get_password_stamp(account=token.account))
+
+
+class KeyNotFound(Exception):
+    """The account has no key that begins so, or several."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What policy says of an account, or of one of its keys, and what it decides by."""
+
+    account: Account
+    api_key: ApiKey | None
+    key_state: KeyState | None
+    roles: tuple[str, ...]
+    decision: Decision
+
+    @property
+    def has_active_key(self) -> bool:
+        return self.key_state is KeyState.ACTIVE
+
+    @property
+    def is_allowed(self) -> bool:
+        has_credential = self.api_key is None or self.has_active_key
+        return self.account.is_active and has_credential and self.decision.is_allowed
+
+
+def explain_access(
+    *, username: str, key_prefix: str | None, action: str, resource: Resource, is_own: bool
+) -> Explanation:
+    """Whether the account of this name is allowed the action, with its key that begins so where one is given.
+
+    Raises:
+        Account.DoesNotExist: there is none.
+        KeyNotFound: it has no such key, or several.
+    """
+    account = get_account(username=username)
+    api_key = None if key_prefix is None else _get_api_key(account=account, prefix=key_prefix)
+    principal = replace(
+        get_account_principal(account=account), scopes=tuple(api_key.scopes) if api_key is not None else ()
+    )
+    return Explanation(
+        account=account,
+        api_key=api_key,
+        key_state=None if api_key is None else api_key.get_state(now=timezone.now()),
+        roles=principal.roles,
+        decision=principal.decide(
+            action=action, resource=replace(resource, owner_id=account.id) if is_own else resource
+        ),
+    )
+
+
+def _get_api_key(*, account: Account, prefix: str) -> ApiKey:
+    # What is kept of a key's text is its beginning; more of it may be given.
+    found = [key for key in account.api_keys.all() if key.prefix.startswith(prefix) or prefix.startswith(key.prefix)]
+    if not prefix or len(found) != 1:
+        raise KeyNotFound
+    return found[0]
 
 
 def get_account_principal(*, account: Account) -> AccountPrincipal:
