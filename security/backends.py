@@ -32,7 +32,7 @@ class PasswordBackend(ModelBackend):
         except AuthenticationFailed:
             return None
 
-    async def aauthenticate(  # type: ignore[override]  # as ModelBackend's, which its base has otherwise
+    async def aauthenticate(
         self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
     ) -> Account | None:
         # Django's own asks no counter.

@@ -117,8 +117,7 @@ def explain(*arguments: str) -> tuple[int, str]:
     except CommandError as error:
         return error.returncode, str(error)
     except SystemExit as ended:
-        assert isinstance(ended.code, int)
-        return ended.code, output.getvalue()
+        return int(ended.code or 0), output.getvalue()
     raise AssertionError("it ended without an exit code")
 
 
@@ -149,9 +148,7 @@ def test_a_keys_scopes_and_end_are_told(bot: Account) -> None:
     asked = ["bot", "tools.execute", "tool:text.search", "--key"]
     code, output = explain(*asked, narrow.secret)
     assert code == 1
-    assert (
-        f"the role agent allows tools.execute on tool:*, but the key {narrow.api_key.prefix} has the scopes" in output
-    )
+    assert f"the role agent allows tools.execute on tool:*, but the key {narrow.api_key.prefix} has" in output
     assert narrow.secret not in output
     wide = issue_key(account=bot)
     assert explain(*asked, wide.api_key.prefix)[0] == 0

@@ -168,7 +168,7 @@ def make_otherwise_named(token: str) -> str:
 
 def make_unsigned(token: str) -> str:
     own = derive_signing_key(secret=settings.SECRET_KEY)
-    return jwt.encode(read(token), None, algorithm="none", headers={"kid": own.id})
+    return jwt.encode(read(token), "", algorithm="none", headers={"kid": own.id})
 
 
 def make_symmetric(token: str) -> str:
@@ -248,8 +248,8 @@ def test_what_is_not_our_token_is_refused_alike(
     assert get_refusal(lambda: refresh(renewal)) == "security.authentication_failed"
     for text in (token, renewal):
         assert services.revoke_token(token=text, trace_id=TRACE) is False
-    assert show(pair.access)
-    assert refresh(pair.refresh)
+    show(pair.access)
+    refresh(pair.refresh)
 
 
 def test_one_kind_of_token_is_not_the_other() -> None:
@@ -326,15 +326,15 @@ def test_a_refresh_token_makes_the_next_pair_of_its_family() -> None:
     assert len({first.access, second.access, third.access, first.refresh, second.refresh, third.refresh}) == 6
     assert show(third.access).scopes == ("tools.view",)
     # Short as they are, access tokens of before last as long as they were to.
-    assert show(first.access)
+    show(first.access)
 
 
 def test_a_spent_token_that_comes_again_soon_gets_nothing_and_harms_nothing() -> None:
     first = issue_tokens()
     second = refresh(first.refresh)
     assert get_refusal(lambda: refresh(first.refresh)) == "security.token_revoked"
-    assert show(second.access)
-    assert refresh(second.refresh)
+    show(second.access)
+    refresh(second.refresh)
 
 
 def test_a_spent_token_that_comes_again_later_revokes_its_family(caplog: pytest.LogCaptureFixture) -> None:
@@ -348,7 +348,7 @@ def test_a_spent_token_that_comes_again_later_revokes_its_family(caplog: pytest.
     for pair in (first, second):
         assert get_refusal(lambda pair=pair: show(pair.access)) == "security.authentication_failed"  # type: ignore[misc]
         assert get_refusal(lambda pair=pair: refresh(pair.refresh)) == "security.token_revoked"  # type: ignore[misc]
-    assert show(other.access)
+    show(other.access)
     assert "came again" in caplog.text
     assert list_audited() == [
         ("tokens.issue", "issued"),
@@ -375,8 +375,8 @@ def test_of_eight_uses_at_once_one_makes_a_pair() -> None:
     assert len(pairs) == 1
     assert sorted(code for code in outcomes if isinstance(code, str)) == ["security.token_revoked"] * 7
     assert IssuedToken.objects.filter(kind="refresh", spent_at=None).count() == 1
-    assert show(pairs[0].access)
-    assert refresh(pairs[0].refresh)
+    show(pairs[0].access)
+    refresh(pairs[0].refresh)
 
 
 @pytest.mark.django_db(transaction=True)
