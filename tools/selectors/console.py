@@ -99,6 +99,8 @@ def select_execution_rows(executions: QuerySet[Execution]) -> QuerySet[Execution
         "priority",
         "mode",
         "attempt",
+        "progress_fraction",
+        "progress_message",
         "created_at",
         "started_at",
         "finished_at",
