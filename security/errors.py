@@ -2,8 +2,7 @@
 
 SecurityError
 ├── TokenRevoked
-├── LockedOut
-└── RateLimited
+└── LockedOut
 """
 
 from __future__ import annotations
@@ -22,13 +21,5 @@ class LockedOut(SecurityError):
     """Too many wrong passwords; try again later."""
 
     code = "security.locked_out"
-    http_status = 429
-    retryable = True
-
-
-class RateLimited(SecurityError):
-    """Too many requests; try again later."""
-
-    code = "security.rate_limited"
     http_status = 429
     retryable = True

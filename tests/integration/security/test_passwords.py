@@ -9,8 +9,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth import aauthenticate, authenticate
 from django.contrib.auth.hashers import Argon2PasswordHasher
+from django.db import connections
 from django.db.models import F
 from django.test import Client, RequestFactory
 from django.urls import reverse
@@ -304,5 +306,7 @@ def test_asking_django_as_a_coroutine_is_counted_too() -> None:
             assert await aauthenticate(username=username, password="wrong") is None
         with pytest.raises(LockedOut):
             await aauthenticate(username=username, password=PASSWORD)
+        # The thread that was asked in keeps its connection else.
+        await sync_to_async(connections.close_all)()
 
     asyncio.run(ask())
