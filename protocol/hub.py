@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from protocol import outbox, revocations, sessions
 from protocol.database_threads import get_database_threads
-from protocol.domain.expiry import DEFAULT_EXPIRY_TIMES, ExpiryTimes
+from protocol.domain.expiry import DEFAULT_EXPIRY_TIMES, ExpiryStage, ExpiryTimes, get_expiry_stage
 from protocol.domain.states import Close, State
 from protocol.errors import MCPError
 from protocol.link import Link
@@ -96,6 +96,18 @@ class Hub:
     def add_session(self, link: Link) -> None:
         """The link has its session: wake-ups for it are for this link."""
         self._by_session[link.session_id] = link
+
+    def keep_expiry(self, link: Link) -> None:
+        """Say once that the link's credential ends soon; close when it ended long enough ago."""
+        if link.principal is None or not link.is_authenticated:
+            return
+        expires_at = link.principal.expires_at
+        match get_expiry_stage(expires_at=expires_at, now=timezone.now(), times=self.expiry_times):
+            case ExpiryStage.EXPIRING if link.warned_of != expires_at:
+                link.warned_of = expires_at
+                link.emit("session.token_expiring", {"expires_at": expires_at}, correlation_id=None)
+            case ExpiryStage.OVER:
+                link.close(Close.TOKEN_EXPIRED)
 
     async def wait_for_channel(self) -> None:
         """Wait for a moment until wake-ups can arrive: a session opened before would never get any."""
@@ -219,9 +231,9 @@ class Hub:
                 logger.exception("The hub's tick failed; trying again.")
 
     async def _tick(self) -> None:
-        now, wall = time.monotonic(), timezone.now()
+        now = time.monotonic()
         for link in list(self.links):
-            link.keep_expiry(wall)
+            self.keep_expiry(link)
             if link.writer.blocked_since is not None and now - link.writer.blocked_since > SLOW_READER_SECONDS:
                 link.cut_off()
                 continue

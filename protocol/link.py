@@ -26,7 +26,6 @@ from protocol.domain.activity import PendingCommand, Stage
 from protocol.domain.codec import Codec
 from protocol.domain.connection import OVERLOAD_RETRY_MS, AuthenticationReceived, CommandReceived, Connection
 from protocol.domain.delivery import Delivery
-from protocol.domain.expiry import ExpiryStage, ExpiryTimes, get_expiry_stage
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import AuthenticationAnswer, MessageType, PrincipalInfo, ResponsePayload, describe_error
 from protocol.domain.states import Close, State
@@ -60,10 +59,12 @@ class Owner(Protocol):
 
     channel: str
     """Where wake-ups for this process arrive; empty as long as none can."""
-    expiry_times: ExpiryTimes
 
     def add_session(self, link: Link) -> None:
         """The link has its session: wake-ups for it are for this link."""
+
+    def keep_expiry(self, link: Link) -> None:
+        """Say of a credential that it ends soon, if it does."""
 
     async def wait_for_channel(self) -> None:
         """Wait for a moment until wake-ups can arrive."""
@@ -107,6 +108,8 @@ class Link:
         self.principal: ports.Principal | None = None
         self.mark = 0
         """The authenticator's, from before the principal was made: once it moves, the principal is looked at again."""
+        self.warned_of: datetime | None = None
+        """Of which end of its credential the client was told that it is near."""
         self.session_id = uuid.UUID(int=0)
         self.client_features: frozenset[str] = frozenset()
         self.writer = SocketWriter(connection=self.connection, send=send, abort=abort)
@@ -115,7 +118,6 @@ class Link:
         self._thread_id = threading.get_ident()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_leaving = False
-        self._warned_of: datetime | None = None
         self._is_stopping = False
         self._judgement: asyncio.Task[None] | None = None
 
@@ -250,7 +252,7 @@ class Link:
                 self.client_features = connection.features
                 self._owner.add_session(self)
                 connection.accept_authentication(event.message_id, answer)
-                self.keep_expiry(timezone.now())
+                self._owner.keep_expiry(self)
         await self.writer.flush()
 
     def _judge(self, event: AuthenticationReceived) -> AuthenticationAnswer:
@@ -283,18 +285,6 @@ class Link:
     def is_authenticated(self) -> bool:
         """Whether it has its session, and its socket is not closing."""
         return self.principal is not None and self.connection.state in (State.READY, State.DRAINING)
-
-    def keep_expiry(self, now: datetime) -> None:
-        """Say once that the credential ends soon; close when it ended long enough ago."""
-        if self.principal is None or not self.is_authenticated:
-            return
-        expires_at = self.principal.expires_at
-        match get_expiry_stage(expires_at=expires_at, now=now, times=self._owner.expiry_times):
-            case ExpiryStage.EXPIRING if self._warned_of != expires_at:
-                self._warned_of = expires_at
-                self.emit("session.token_expiring", {"expires_at": expires_at}, correlation_id=None)
-            case ExpiryStage.OVER:
-                self.close(Close.TOKEN_EXPIRED)
 
     # What goes out
 

@@ -290,7 +290,7 @@ async def test_who_ends_soon_is_told_at_once_and_once() -> None:
         event = (await socket.receive())["payload"]
         assert event == {"event": "session.token_expiring", "data": {"expires_at": answer["payload"]["expires_at"]}}
         link = next(iter(get_hub().links))
-        link.keep_expiry(timezone.now())
+        get_hub().keep_expiry(link)
         # The next message is the ping's answer: it was not told again.
         ping_id = socket.send_command("session.ping")
         assert (await socket.receive())["metadata"]["correlation_id"] == ping_id
