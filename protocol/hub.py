@@ -265,15 +265,20 @@ class Hub:
                 link.close(Close.REVOKED if session_id in revoked else Close.FAILED)
 
     async def _watch(self) -> None:
+        is_failing = False
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 await revocations.look_again(list(self.links))
             except MCPError as error:
-                logger.warning("Revocations cannot be read (%s); trying again.", error.code)
+                if not is_failing:
+                    logger.warning("Revocations cannot be read (%s); trying again.", error.code)
+                is_failing = True
             except Exception:
                 # The edge of a task that must not end: nothing would be revoked any more.
                 logger.exception("Revocations cannot be read; trying again.")
+            else:
+                is_failing = False
 
     async def _acknowledge(self) -> None:
         news = {link: link.delivery.acknowledged for link in self.links if link.delivery.acknowledged > link.forgotten}

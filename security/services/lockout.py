@@ -21,7 +21,7 @@ from security.models import LoginFailure
 
 logger = logging.getLogger(__name__)
 
-PURGE_LIMIT: Final = 10_000
+PURGE_LIMIT: Final = 1_000
 """Rows deleted in one transaction."""
 SHORTEST_WAIT: Final = timedelta(milliseconds=1)
 """Where the counter was given back in between: what was not counted is not looked at."""
@@ -61,9 +61,12 @@ def forgive_attempt(*, username: str, remote_address: str | None) -> None:
 
 def purge_login_failures() -> int:
     """Delete counters that count nothing any more; how many."""
-    past = LoginFailure.objects.filter(clear_at__lt=timezone.now()).values_list("key", flat=True)[:PURGE_LIMIT]
-    deleted, _ = LoginFailure.objects.filter(key__in=list(past), clear_at__lt=timezone.now()).delete()
-    return deleted
+    past = LoginFailure.objects.filter(clear_at__lt=timezone.now())
+    total = 0
+    while batch := list(past.values_list("key", flat=True)[:PURGE_LIMIT]):
+        # The condition again: one of them may have begun to count anew.
+        total += past.filter(key__in=batch).delete()[0]
+    return total
 
 
 def _count(key: str, allowance: Allowance, *, now: datetime) -> timedelta:

@@ -26,13 +26,15 @@ from security.domain.tokens import Claims, SigningKey, TokenInvalid, TokenKind
 
 MAX_REMEMBERED: Final = 4_096
 """Tokens whose signature was found good and need not be checked again."""
+MAX_SKEW: Final = timedelta(minutes=1)
+"""How far ahead the clock of the node that issued a token may be. Its end is checked by itself, and without this."""
 
 
 class Ed25519Backend(TokenBackend):
     """simplejwt's backend with Ed25519 keys that tokens name by their ``kid``."""
 
     def __init__(self, *, keys: Mapping[str, SigningKey], active_id: str) -> None:
-        super().__init__(tokens.ALGORITHM)
+        super().__init__(tokens.ALGORITHM, leeway=MAX_SKEW)
         self._keys = keys
         self._active = keys[active_id]
 

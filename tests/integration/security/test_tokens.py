@@ -266,6 +266,11 @@ def test_a_token_that_was_found_good_still_expires(monkeypatch: pytest.MonkeyPat
     assert get_refusal(lambda: show(pair.access)) == "security.authentication_failed"
 
 
+def test_a_token_of_a_node_whose_clock_is_ahead_is_taken() -> None:
+    pair = issue_tokens()
+    show(sign({**read(pair.access), "iat": int(timezone.now().timestamp()) + 30}))
+
+
 def test_the_last_use_is_recorded() -> None:
     pair = issue_tokens()
     show(pair.access)
