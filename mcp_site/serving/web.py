@@ -55,12 +55,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._received += len(data)
-        is_head_open = not self._has_head
-        if self._received > (MAX_HEAD_BYTES if is_head_open else MAX_HEAD_BYTES + MAX_BODY_BYTES):
-            self.send_400_response("Request too large.")
-            return
-        super().data_received(data)
+        # In pieces of what may still come: a head and much of its body may arrive at once, and several requests too.
+        while data and not self.transport.is_closing():
+            room = MAX_HEAD_BYTES + (MAX_BODY_BYTES if self._has_head else 0) - self._received
+            if room <= 0:
+                self.send_400_response("Request too large.")
+                return
+            piece, data = data[:room], data[room:]
+            self._received += len(piece)
+            super().data_received(piece)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -51,5 +51,5 @@ async def render_execution(answer: Answer) -> HttpResponse:
         elif ended is not None:
             response = respond_with_json(ended.result, status=200)
     response = response or respond_with_json(run, status=answer.status)
-    response["Location"] = reverse("execution", args=[run.execution_id])
+    response["Location"] = answer.request.build_absolute_uri(reverse("execution", args=[run.execution_id]))
     return response
