@@ -65,6 +65,7 @@ def run_with_connections(function: Callable[P, T], *args: P.args, **kwargs: P.kw
 
 
 _threads: DatabaseThreads | None = None
+_watch: DatabaseThreads | None = None
 _lock = threading.Lock()
 
 
@@ -75,3 +76,12 @@ def get_database_threads() -> DatabaseThreads:
         if _threads is None:
             _threads = DatabaseThreads(count=settings.DATABASE_THREADS)
         return _threads
+
+
+def get_watch_thread() -> DatabaseThreads:
+    """One more thread, for what must not wait behind commands; made at first use."""
+    global _watch
+    with _lock:
+        if _watch is None:
+            _watch = DatabaseThreads(count=1)
+        return _watch

@@ -10,7 +10,8 @@ from __future__ import annotations
 from security.admin.accounts import AccountAdmin
 from security.admin.audit import AuditEventAdmin
 from security.admin.keys import ApiKeyAdmin
+from security.admin.login import ConsoleLoginForm
 from security.admin.permissions import get_actor
 from security.admin.roles import GroupAdmin, RoleAdmin
 
-__all__ = ["AccountAdmin", "ApiKeyAdmin", "AuditEventAdmin", "GroupAdmin", "RoleAdmin", "get_actor"]
+__all__ = ["AccountAdmin", "ApiKeyAdmin", "AuditEventAdmin", "ConsoleLoginForm", "GroupAdmin", "RoleAdmin", "get_actor"]
