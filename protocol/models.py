@@ -1,4 +1,4 @@
-"""What must outlive a process: sessions and the messages that a session is still owed. And one row that proves writing."""
+"""What must outlive a process: sessions and the messages that a session is still owed; one row proves writing."""
 
 from __future__ import annotations
 

@@ -1,13 +1,10 @@
-"""In whose name the console's actions call services, and on which row. What an action does is its page's."""
+"""In whose name the console's actions call services. What an action does is its page's."""
 
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
-from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import reverse
-from unfold.admin import ModelAdmin
+from django.http import HttpRequest
 
 from protocol.ports import Principal
 from security.admin import get_actor
@@ -22,22 +19,3 @@ def get_principal(request: HttpRequest) -> Principal:
 def make_trace_id() -> str:
     """Of one act in the console, as of one message."""
     return uuid.uuid4().hex
-
-
-def lead_to(model_admin: ModelAdmin, object_id: object) -> HttpResponse:
-    """What a dialog's request is answered with: the browser goes to that row's page."""
-    options = model_admin.model._meta
-    page = reverse(f"admin:{options.app_label}_{options.model_name}_change", args=[object_id])
-    return HttpResponse(headers={"HX-Redirect": page})
-
-
-def get_row(model_admin: ModelAdmin, request: HttpRequest, object_id: str) -> Any:
-    """The row of an action's address.
-
-    Raises:
-        Http404: there is none, or the address names none.
-    """
-    row = model_admin.get_object(request, object_id)
-    if row is None:
-        raise Http404
-    return row

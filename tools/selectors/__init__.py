@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tools.selectors.actions import CANCEL_EXECUTIONS, RETRY_EXECUTIONS, ExecutionAction, list_execution_actions
+from tools.selectors.actions import (
+    CANCEL_EXECUTIONS,
+    RETRY_EXECUTIONS,
+    ExecutionAction,
+    list_execution_actions,
+    may_run_tool,
+    may_view_execution,
+)
 from tools.selectors.catalog import (
     EXECUTE_TOOLS,
     TOOL_STATES,
@@ -94,6 +101,8 @@ __all__ = [
     "list_tools",
     "list_version_names",
     "may_act",
+    "may_run_tool",
+    "may_view_execution",
     "search_executions",
     "select_execution_rows",
 ]

@@ -1,3 +1,5 @@
+"use strict";
+
 // Pages that read themselves again: when the session has ended meanwhile, the answer is the sign-in page.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const address = new URL(event.detail.xhr.responseURL || window.location.href);
@@ -6,3 +8,94 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     window.location.reload();
   }
 });
+
+// What is put in a part's place keeps how far its boxes were scrolled.
+const SCROLLED = ".mcp-json, .mcp-scroll, .mcp-chunk";
+let scrolled = [];
+
+function listScrolled(root) {
+  return Array.from(document.getElementById(root)?.querySelectorAll(SCROLLED) ?? []);
+}
+
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const root = event.detail.target.id;
+  scrolled = listScrolled(root).map((box) => [box.scrollLeft, box.scrollTop, box.scrollTop > 0 && isAtEnd(box)]);
+});
+
+document.addEventListener("htmx:afterSettle", (event) => {
+  listScrolled(event.detail.target.id).forEach((box, index) => {
+    const [left, top, wasAtEnd] = scrolled[index] ?? [0, 0, false];
+    box.scrollTo(left, wasAtEnd ? box.scrollHeight : top);
+  });
+});
+
+function isAtEnd(box) {
+  return box.scrollTop + box.clientHeight >= box.scrollHeight - 4;
+}
+
+// Pages that are told when to read themselves again: `data-live` is the address of a stream of server-sent events.
+// A page that nobody sees is not told, as a browser opens few connections to a server.
+const AGAIN_MS = 5000;
+
+class Follower {
+  constructor(element) {
+    this.element = element;
+    this.source = null;
+    this.isOver = false;
+    this.timer = null;
+    document.addEventListener("visibilitychange", () => this.open());
+    window.addEventListener("pagehide", () => this.close());
+    window.addEventListener("pageshow", () => this.open());
+  }
+
+  open() {
+    window.clearTimeout(this.timer);
+    if (this.isOver || document.hidden) {
+      this.close();
+    } else if (this.source === null) {
+      this.source = new EventSource(this.element.dataset.live);
+      this.source.addEventListener("changed", () => window.htmx.trigger(this.element, "live:changed"));
+      this.source.addEventListener("over", () => this.end());
+      this.source.addEventListener("signed-out", () => window.location.reload());
+      this.source.addEventListener("error", () => this.retry());
+    }
+  }
+
+  close() {
+    this.source?.close();
+    this.source = null;
+  }
+
+  end() {
+    this.isOver = true;
+    this.close();
+  }
+
+  // A browser connects again by itself after a stream's end, not after a refusal.
+  retry() {
+    if (this.source?.readyState === EventSource.CLOSED) {
+      this.close();
+      this.timer = window.setTimeout(() => this.open(), AGAIN_MS);
+    }
+  }
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll("[data-live]").forEach((element) => new Follower(element).open());
+});
+
+// How long something has been going on, every second.
+function describeSeconds(seconds) {
+  if (seconds < 60) {
+    return `${seconds} s`;
+  }
+  const minutes = Math.floor(seconds / 60);
+  return minutes < 60 ? `${minutes} min ${seconds % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+window.setInterval(() => {
+  document.querySelectorAll("[data-since]").forEach((element) => {
+    const seconds = Math.floor((Date.now() - Date.parse(element.dataset.since)) / 1000);
+    element.textContent = describeSeconds(Math.max(0, seconds));
+  });
+}, 1000);
