@@ -36,6 +36,8 @@ from tools.models import Execution
 
 SHORT_ID_LENGTH: Final = 13
 """Of a run's id in lists: the millisecond in which it was made; the search finds a run by it."""
+MAX_STREAMED_CHARACTERS: Final = 32_768
+"""Of what a run streamed; the end."""
 
 
 class ExecutionChangeList(BoundedChangeList):
@@ -122,6 +124,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
             ],
             "retries": selectors.list_retries(execution=execution),
             "timeline_left_out": timeline.left_out,
+            "streamed_output": timeline.output[-MAX_STREAMED_CHARACTERS:],
             "may_watch": selectors.may_view_execution(principal=get_principal(request), execution_id=execution.id),
         }
         rendered: HttpResponse = super().render_change_form(request, context, *args, **kwargs)

@@ -23,12 +23,9 @@ from tools.selectors.catalog import (
     list_tools,
 )
 from tools.selectors.console import (
-    MAX_COUNTED,
-    StateCounts,
     Timeline,
     TimelineEntry,
     annotate_tools,
-    count_executions_by_state,
     filter_tools_by_state,
     get_timeline,
     get_tool_wire_state,
@@ -55,12 +52,25 @@ from tools.selectors.executions import (
     get_resource,
     may_act,
 )
+from tools.selectors.figures import (
+    MAX_COUNTED,
+    MAX_MEASURED,
+    Percentiles,
+    QueueDepth,
+    RunTimes,
+    StateCounts,
+    count_executions_by_state,
+    count_running_executions,
+    measure_queue,
+    measure_run_times,
+)
 
 __all__ = [
     "CANCEL_EXECUTIONS",
     "EXECUTE_TOOLS",
     "MAX_COUNTED",
     "MAX_EVENTS",
+    "MAX_MEASURED",
     "RETRY_EXECUTIONS",
     "TOOL_STATES",
     "VIEW_EXECUTIONS",
@@ -70,7 +80,10 @@ __all__ = [
     "EventView",
     "ExecutionAction",
     "ExecutionView",
+    "Percentiles",
     "ProgressView",
+    "QueueDepth",
+    "RunTimes",
     "Sighting",
     "StateCounts",
     "Timeline",
@@ -83,6 +96,7 @@ __all__ = [
     "as_raw",
     "count_executions_by_state",
     "count_live_workers",
+    "count_running_executions",
     "describe_tool",
     "filter_tools_by_state",
     "find_callee",
@@ -103,6 +117,8 @@ __all__ = [
     "may_act",
     "may_run_tool",
     "may_view_execution",
+    "measure_queue",
+    "measure_run_times",
     "search_executions",
     "select_execution_rows",
 ]

@@ -11,7 +11,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 
 // What is put in a part's place keeps how far its boxes were scrolled.
 const SCROLLED = ".mcp-json, .mcp-scroll, .mcp-chunk";
-let scrolled = [];
+let scrolled = new Map();
 
 function listScrolled(root) {
   return Array.from(document.getElementById(root)?.querySelectorAll(SCROLLED) ?? []);
@@ -19,18 +19,36 @@ function listScrolled(root) {
 
 document.addEventListener("htmx:beforeSwap", (event) => {
   const root = event.detail.target.id;
-  scrolled = listScrolled(root).map((box) => [box.scrollLeft, box.scrollTop, box.scrollTop > 0 && isAtEnd(box)]);
+  scrolled = new Map(listScrolled(root).map((box) => [getPlace(box), [box.scrollLeft, box.scrollTop, isFollowed(box)]]));
 });
 
 document.addEventListener("htmx:afterSettle", (event) => {
-  listScrolled(event.detail.target.id).forEach((box, index) => {
-    const [left, top, wasAtEnd] = scrolled[index] ?? [0, 0, false];
-    box.scrollTo(left, wasAtEnd ? box.scrollHeight : top);
-  });
+  for (const box of listScrolled(event.detail.target.id)) {
+    const [left, top, wasFollowed] = scrolled.get(getPlace(box)) ?? [0, 0, false];
+    box.scrollTo(left, wasFollowed ? box.scrollHeight : top);
+  }
 });
 
-function isAtEnd(box) {
-  return box.scrollTop + box.clientHeight >= box.scrollHeight - 4;
+// Which of its part's boxes it is; parts have names.
+function getPlace(box) {
+  const part = box.closest("[id]");
+  return `${part.id}/${Array.from(part.querySelectorAll(SCROLLED)).indexOf(box)}`;
+}
+
+// Whether who looks wants to see what comes next: output that is streamed, as far as it was read.
+function isFollowed(box) {
+  return box.closest("#streamed") !== null && box.scrollTop + box.clientHeight >= box.scrollHeight - 4;
+}
+
+// A page's actions are put in place anew only where they are others: a dialog may just be on its way to one of them.
+document.addEventListener("htmx:oobBeforeSwap", (event) => {
+  if (listLinks(event.detail.fragment) === listLinks(event.detail.target)) {
+    event.detail.shouldSwap = false;
+  }
+});
+
+function listLinks(root) {
+  return Array.from(root.querySelectorAll("a"), (link) => link.getAttribute("href")).join("\n");
 }
 
 // Pages that are told when to read themselves again: `data-live` is the address of a stream of server-sent events.
