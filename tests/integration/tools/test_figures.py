@@ -34,10 +34,6 @@ def test_the_queue_is_told_by_priority_and_by_its_oldest(accept: Callable[..., E
     first = accept("sample_tools.echo", {"value": 1})
     accept("sample_tools.echo", {"value": 2})
     accept("sample_tools.echo", {"value": 3}, priority=Priority.URGENT)
-        accept("sample_tools.echo", {"value": 1}),
-        accept("sample_tools.echo", {"value": 1}),
-        accept("sample_tools.echo", {"value": 1}, priority=Priority.URGENT),
-    )
     running = accept("sample_tools.echo", {"value": 1})
     Execution.objects.filter(pk=running.pk).update(state="running")
     queue = selectors.measure_queue()
