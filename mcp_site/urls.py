@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularSwaggerView
 
 from mcp_site.monitoring import views
+from protocol.api.problems import show_not_found
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
     path("api/v1/", include("protocol.api.urls")),
+    path("api/v1/", include("tools.api.urls")),
+    path("api/docs/", SpectacularSwaggerView.as_view(url_name="openapi"), name="api-docs"),
+    re_path(r"^api/", show_not_found),
     path("healthz", views.show_health),
     path("readyz", views.show_readiness),
 ]

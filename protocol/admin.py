@@ -1,7 +1,6 @@
 """The console's pages of sessions and their outboxes, and what every page that is only looked at shares.
 
 An edge: it reads and renders. Nothing here is written by hand: connections write sessions, services write outboxes.
-What an operator does is to close a connection.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final, cast
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -20,15 +19,13 @@ from django.urls import reverse
 from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RadioFilter
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
-from unfold.forms import BaseDialogForm
+from unfold.decorators import display
 from unfold.views import ChangeList
 
 from protocol import selectors
 from protocol.domain.states import Close
 from protocol.models import OutboxMessage, Session
-from protocol.sessions import LOST_AFTER, end_session
+from protocol.sessions import LOST_AFTER
 
 MAX_LISTED: Final = 10_000
 """Rows that a list can be paged through; whoever looks for older ones filters."""
@@ -125,11 +122,6 @@ def lead_to(model_admin: ModelAdmin, object_id: object) -> HttpResponse:
     return HttpResponse(headers={"HX-Redirect": page})
 
 
-def close_connection(*, session_id: uuid.UUID) -> bool:
-    """End the session, and with it the connection; ``False`` where it had ended already."""
-    return end_session(session_id=session_id, close_code=Close.REVOKED.code)
-
-
 class ConnectedFilter(RadioFilter):
     title = "connection"
     parameter_name = "connected"
@@ -149,22 +141,13 @@ class SessionAdmin(ReadOnlyAdmin):
     search_fields = ["account__username", "client_name", "remote_address"]
     search_help_text = "Account, client, address or id"
     sortable_by = ["since"]
+    list_before_template = "console/refreshing_list.html"
     fieldsets = [
         (None, {"fields": ["state", "account", "client", "remote_address", "id"]}),
         ("Time", {"fields": ["created_at", "seen_at", "ended_at", "how_it_ended"]}),
         ("Messages", {"fields": ["last_sequence", "acknowledged_sequence", "owed"]}),
         ("On the server", {"fields": ["credential_id", "channel"]}),
     ]
-    actions_detail = ["close_connection"]
-    shows_history = True
-
-    def has_close_permission(self, request: HttpRequest, *_args: Any) -> bool:
-        return request.user.has_perm("protocol.change_session")
-
-    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
-        session = self.get_object(request, object_id)
-        is_open = session is not None and session.ended_at is None
-        return super().get_actions_detail(request, object_id) if is_open else []
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Session], search_term: str
@@ -174,27 +157,6 @@ class SessionAdmin(ReadOnlyAdmin):
         except ValueError:
             found: tuple[QuerySet[Session], bool] = super().get_search_results(request, queryset, search_term)
             return found
-
-    @action(
-        description="Close connection",
-        icon="link_off",
-        variant=ActionVariant.DANGER,
-        permissions=["close"],
-        dialog={
-            "title": "Close this connection?",
-            "description": "Its client is disconnected. Its runs go on, and with its key it may connect again.",
-            "form_class": None,
-            "form_submit_text": "Close the connection",
-        },
-    )
-    def close_connection(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
-        session: Session = get_row(self, request, object_id)
-        if close_connection(session_id=session.id):
-            self.log_change(request, session, "Closed its connection.")
-            self.message_user(request, "The connection is closed.", messages.SUCCESS)
-        else:
-            self.message_user(request, "The session had ended before.", messages.WARNING)
-        return lead_to(self, session.id)
 
     @display(description="client")
     def client(self, obj: Session) -> str:

@@ -29,13 +29,13 @@ def ping(context: CommandContext, arguments: NoArguments) -> Pong:  # noqa: ARG0
     return Pong(timezone.now())
 
 
-@command("session.status", runs=Runs.INLINE)
+@command("session.status", needs_session=True, runs=Runs.INLINE)
 def status(context: CommandContext, arguments: NoArguments) -> dict[str, Any]:  # noqa: ARG001  # every command takes both
     """The connection's state as the server sees it."""
     return context.peer.describe()
 
 
-@command("session.close", runs=Runs.INLINE)
+@command("session.close", needs_session=True, runs=Runs.INLINE)
 def close(context: CommandContext, arguments: NoArguments) -> Nothing:  # noqa: ARG001  # every command takes both
     """End the session; the socket closes with 1000 after the answer."""
     context.peer.close_after_answer()

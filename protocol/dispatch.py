@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import msgspec
 from django.utils import timezone
@@ -12,8 +14,18 @@ from protocol import middleware, ports
 from protocol.database_threads import get_database_threads
 from protocol.domain.codec import Codec
 from protocol.domain.messages import describe_field_error
-from protocol.errors import AccessDenied, InternalError, InvalidArguments, MCPError, SystemTimeout, UnknownCommand
+from protocol.errors import (
+    AccessDenied,
+    FeatureNotAgreed,
+    InternalError,
+    InvalidArguments,
+    MCPError,
+    SystemTimeout,
+    UnknownCommand,
+)
 from protocol.registry import Command, CommandContext, Runs, get_command
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +47,18 @@ def resolve(*, name: str, principal: ports.Principal) -> Command:
     return command
 
 
+def resolve_stateless(*, name: str, principal: ports.Principal) -> Command:
+    """As ``resolve``, for a caller without a session.
+
+    Raises:
+        FeatureNotAgreed: the command needs one.
+    """
+    command = resolve(name=name, principal=principal)
+    if command.needs_session:
+        raise FeatureNotAgreed("This command needs a session; connect by WebSocket.", details={"command": name})
+    return command
+
+
 def decode_arguments(*, command: Command, codec: Codec, raw: msgspec.Raw) -> Any:
     """The command's typed arguments; left out, they are an empty object.
 
@@ -46,10 +70,65 @@ def decode_arguments(*, command: Command, codec: Codec, raw: msgspec.Raw) -> Any
             return msgspec.json.decode(_EMPTY_OBJECT, type=command.arguments_type)
         return codec.decode(raw, command.arguments_type)
     except msgspec.ValidationError as error:
-        reason, path = describe_field_error(error)
-        raise InvalidArguments(reason, details={"path": f"arguments.{path}".rstrip(".")}) from error
+        raise _describe_wrong(error) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArguments("The arguments cannot be decoded.", details={"path": "arguments"}) from error
+
+
+def convert_values(*, values: Mapping[str, Any], target: type[T]) -> T:
+    """Decoded JSON as typed arguments.
+
+    Raises:
+        InvalidArguments: with ``details.path``.
+    """
+    try:
+        return msgspec.convert(values, target)
+    except msgspec.ValidationError as error:
+        raise _describe_wrong(error) from error
+
+
+def convert_text(*, values: Mapping[str, Any], target: type[T]) -> T:
+    """The values of a query as typed arguments: numbers and truths are written as text there.
+
+    Raises:
+        InvalidArguments: with ``details.path``.
+    """
+    plain = _find_plain_names(target)  # type: ignore[arg-type]  # mypy holds a generic class to be unhashable
+    return convert_values(
+        values={name: _read_plain(value) if name in plain else value for name, value in values.items()}, target=target
+    )
+
+
+@lru_cache(maxsize=256)
+def _find_plain_names(target: type) -> frozenset[str]:
+    """The fields that are numbers or truths."""
+    kinds = (msgspec.inspect.IntType, msgspec.inspect.FloatType, msgspec.inspect.BoolType)
+    return frozenset(name for name, options in list_field_kinds(target) if any(isinstance(o, kinds) for o in options))
+
+
+def list_field_kinds(target: type) -> list[tuple[str, tuple[msgspec.inspect.Type, ...]]]:
+    """A structure's fields with what each may be, without what is only said about it."""
+    kinds = []
+    for field in msgspec.structs.fields(target):
+        kind = msgspec.inspect.type_info(field.type)
+        if isinstance(kind, msgspec.inspect.Metadata):
+            kind = kind.type
+        options = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
+        kinds.append((field.name, tuple(o.type if isinstance(o, msgspec.inspect.Metadata) else o for o in options)))
+    return kinds
+
+
+def _read_plain(text: Any) -> Any:
+    """The number or truth that the text writes, as JSON has it; any other text as it is, to be refused."""
+    try:
+        return msgspec.json.decode(text, type=bool | float | int)
+    except (msgspec.DecodeError, TypeError):
+        return text
+
+
+def _describe_wrong(error: msgspec.ValidationError) -> InvalidArguments:
+    reason, path = describe_field_error(error)
+    return InvalidArguments(reason, details={"path": f"arguments.{path}".rstrip(".")})
 
 
 def may_run_inline(command: Command) -> bool:

@@ -145,6 +145,13 @@ class DuplicateId(ProtocolError):
     http_status = 409
 
 
+class BatchTooLarge(ProtocolError):
+    """The array holds more messages than the server takes at once."""
+
+    code = "protocol.batch_too_large"
+    http_status = 413
+
+
 class CommandCancelled(ProtocolError):
     """The command was cancelled."""
 
@@ -190,6 +197,14 @@ class SecurityLevelTooLow(SecurityError):
     """The message's security level is below what is demanded."""
 
     code = "security.security_level_too_low"
+
+
+class RateLimited(SecurityError):
+    """Too many requests; try again later."""
+
+    code = "security.rate_limited"
+    http_status = 429
+    retryable = True
 
 
 class TransportError(MCPError):

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+import msgspec
 import uuid_utils
 from django.utils import timezone
 
@@ -314,7 +315,7 @@ class Link:
         """The deadline was acted upon: the answer is on its way through the outbox."""
         entry = self.deferred.get(message_id)
         if entry is not None:
-            self.deferred[message_id] = Deferred(deadline=None, expire=entry.expire)
+            self.deferred[message_id] = msgspec.structs.replace(entry, deadline=None)
 
     def flush_soon(self) -> None:
         """Send what the connection has to send, without waiting for it."""

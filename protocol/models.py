@@ -1,4 +1,4 @@
-"""What must outlive a process: sessions and the messages that a session is still owed; one row proves writing."""
+"""What must outlive a process: sessions, and the messages that a session is still owed."""
 
 from __future__ import annotations
 

@@ -54,6 +54,12 @@ class Authorizer(Protocol):
 
     def is_allowed(self, *, principal: Principal, action: str, resource: Resource) -> bool: ...
 
+    def reaches_others(self, *, principal: Principal, action: str, kind: str) -> bool:
+        """Whether the action may be allowed on resources of the kind that others own.
+
+        ``False`` is certain: a list needs only look at what the principal owns. Each resource is still asked for.
+        """
+
     def may_ever(self, *, principal: Principal, action: str) -> bool:
         """Whether there can be a resource on which the action is allowed: the gate before arguments are decoded.
 

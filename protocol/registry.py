@@ -10,7 +10,7 @@ import enum
 import inspect
 import typing
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -40,6 +40,8 @@ class Deferred(Struct, frozen=True, kw_only=True):
     """When ``expire`` is called if there is no answer yet."""
     expire: Callable[[], object]
     """Called in a database thread; it must bring the terminal answer about."""
+    follow: Callable[[float], Awaitable[ResponsePayload | ErrorPayload | None]]
+    """For a caller that has no session, and so no outbox: waits so many seconds for the answer; ``None``: not yet."""
 
 
 class Recorded(Struct, frozen=True, kw_only=True):
@@ -59,7 +61,9 @@ class Stored(Struct, frozen=True, kw_only=True):
 class Peer(Protocol):
     """What a command may do to whoever sent it."""
 
-    session_id: uuid.UUID
+    @property
+    def session_id(self) -> uuid.UUID | None:
+        """``None``: it came without one, by HTTP."""
 
     def emit(self, event: str, data: Any, *, correlation_id: str | None) -> None:
         """Send an event; from any thread, without blocking. It may be dropped, as every event may."""
@@ -99,6 +103,7 @@ class Command(Struct, frozen=True, kw_only=True):
     arguments_type: type
     runs: Runs
     is_changing: bool
+    needs_session: bool
     summary: str
 
 
@@ -108,13 +113,19 @@ _commands: dict[str, Command] = {}
 
 
 def command(
-    name: str, *, action: str | None = None, changes: bool = False, runs: Runs | None = None
+    name: str,
+    *,
+    action: str | None = None,
+    changes: bool = False,
+    needs_session: bool = False,
+    runs: Runs | None = None,
 ) -> Callable[[Handler], Handler]:
     """Register ``handler(context: CommandContext, arguments: SomeStruct) -> result`` under an exact name.
 
     ``action`` is a first gate: a principal to whom no grant ever gives it is refused before the arguments are decoded;
     the service that the handler calls decides on the resource itself. ``changes`` marks the commands whose effects
-    section 9 makes idempotent. ``runs`` is by default a task for an ``async def`` and a thread for a ``def``.
+    section 9 makes idempotent, ``needs_session`` those that mean nothing without a connection. ``runs`` is by default a
+    task for an ``async def`` and a thread for a ``def``.
 
     Raises:
         TypeError: the name is taken, or the handler's annotations are not as above.
@@ -133,6 +144,7 @@ def command(
             arguments_type=hints["arguments"],
             runs=runs or (Runs.AS_TASK if inspect.iscoroutinefunction(handler) else Runs.IN_THREAD),
             is_changing=changes,
+            needs_session=needs_session,
             summary=(inspect.getdoc(handler) or "").partition("\n")[0],
         )
         return handler

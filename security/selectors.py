@@ -41,6 +41,11 @@ def get_account(*, username: str) -> Account:
     return Account.objects.get(username__iexact=username)
 
 
+def find_account_id(*, username: str) -> uuid.UUID | None:
+    """The id of the account of this name, whatever the case in which it is written; ``None``: there is none."""
+    return Account.objects.filter(username__iexact=username).values_list("id", flat=True).first()
+
+
 def get_roles_and_grants(*, account_id: uuid.UUID) -> RolesAndGrants:
     """The account's roles and all that they grant, in one query; none for an unknown account.
 

@@ -60,5 +60,10 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 
     With one app beside the product's own: tools that wait, fail and misbehave on demand.
     """
-    with run_product(tmp_path_factory.mktemp("product") / "var", MCP_APPS="tests.sample_tools") as product:
+    with run_product(
+        tmp_path_factory.mktemp("product") / "var",
+        MCP_APPS="tests.sample_tools",
+        MCP_REQUESTS_PER_MINUTE="1000000",
+        MCP_SIGN_INS_PER_MINUTE="1000000",
+    ) as product:
         yield product

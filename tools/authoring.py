@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
@@ -79,6 +80,8 @@ class ToolContext:
         scratch: Path,
         workspace: Path | None,
         report: Callable[[Progress], None],
+        allowed_networks: Sequence[IPv4Network | IPv6Network] = (),
+        max_output_size_bytes: int = 1_048_576,
     ) -> None:
         self.execution_id = execution_id
         self.attempt = attempt
@@ -87,6 +90,10 @@ class ToolContext:
         """When the run is ended (UTC); ``None``: never."""
         self.scratch = scratch
         """A private, empty folder, removed after the run."""
+        self.allowed_networks = tuple(allowed_networks)
+        """Networks beyond the public Internet that the operator lets tools connect to."""
+        self.max_output_size_bytes = max_output_size_bytes
+        """The largest output, as JSON, that the server takes."""
         self._workspace = workspace
         self._report = report
         self._remaining_output_characters = MAX_OUTPUT_CHARACTERS

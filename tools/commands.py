@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -11,12 +12,19 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from protocol.domain.messages import MessageId
 from protocol.errors import FeatureNotAgreed
 from protocol.registry import CommandContext, Deferred, Recorded, Stored, command
-from tools import selectors, services
+from tools import selectors, services, watching
 from tools.domain.specification import MAX_NAME_LENGTH, MAX_VERSION_LENGTH
 from tools.domain.states import ExecutionState
 from tools.domain.supervision import CancelMode
 from tools.models import Execution
-from tools.selectors import CANCEL_EXECUTIONS, RETRY_EXECUTIONS, ExecutionView, ToolDescription, ToolPage
+from tools.selectors import (
+    CANCEL_EXECUTIONS,
+    RETRY_EXECUTIONS,
+    ExecutionPage,
+    ExecutionView,
+    ToolDescription,
+    ToolPage,
+)
 from tools.services.timeline import UPDATED_EVENT
 
 ToolName = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
@@ -45,6 +53,13 @@ class ExecuteArguments(Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: bool | UnsetType = UNSET
 
 
+class Queued(Struct, frozen=True):
+    """A run that was accepted and goes its way."""
+
+    execution_id: str
+    state: str
+
+
 class CancelExecutionArguments(Struct, frozen=True, forbid_unknown_fields=True):
     execution: uuid.UUID
     mode: CancelMode = CancelMode.GRACEFUL
@@ -52,12 +67,6 @@ class CancelExecutionArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 class RetryArguments(Struct, frozen=True, forbid_unknown_fields=True):
     execution: uuid.UUID
-
-
-class Retried(Struct, frozen=True):
-    execution_id: str
-    """Of the new run."""
-    state: str
 
 
 class CancelCommandArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,6 +77,19 @@ class CancelCommandArguments(Struct, frozen=True, forbid_unknown_fields=True):
 class Cancelled(Struct, frozen=True):
     cancelled: bool
     """Whether the run is or will be ended by it; false: it had ended before, or is not one that can be."""
+
+
+class ListExecutionsArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    tool: ToolName | None = None
+    state: Annotated[tuple[ExecutionState, ...], Meta(max_length=len(ExecutionState))] = ()
+    requested_by: Annotated[str, Meta(max_length=150)] | None = None
+    """An account's name."""
+    created_from: Annotated[datetime, Meta(tz=True)] | None = None
+    created_before: Annotated[datetime, Meta(tz=True)] | None = None
+    order: selectors.ExecutionOrder = selectors.ExecutionOrder.NEWEST_FIRST
+    cursor: Annotated[str, Meta(max_length=200)] | None = None
+    """Of the page before: its ``next_cursor``."""
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50
 
 
 class GetExecutionArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,7 +117,7 @@ def describe_tool(context: CommandContext, arguments: DescribeArguments) -> Tool
 
 
 @command("tools.execute", action="tools.execute", changes=True)
-def execute_tool(context: CommandContext, arguments: ExecuteArguments) -> Deferred | Recorded | Stored:
+def execute_tool(context: CommandContext, arguments: ExecuteArguments) -> Deferred | Recorded | Stored | Queued:
     """Run a tool: ``wait`` answers with its outcome, ``queue`` as soon as the run is accepted."""
     refuse_unbuilt(arguments)
     request = services.ExecutionRequest(
@@ -118,18 +140,28 @@ def execute_tool(context: CommandContext, arguments: ExecuteArguments) -> Deferr
     if isinstance(accepted, services.Joined):
         if accepted.answer is not None:
             return Stored(payload=accepted.answer)
-        stop = partial(
-            services.stop_waiting,
-            execution_id=accepted.execution_id,
-            session_id=context.peer.session_id,
-            message_id=context.message_id,
-        )
-        return Deferred(deadline=context.deadline, expire=stop)
+        return wait_for_joined(context, accepted.execution_id)
     if accepted.recorded is not None:
         return Recorded(sequence=accepted.recorded.entry.sequence, payload=accepted.recorded.entry.payload)
+    if not is_waiting:
+        return Queued(execution_id=str(accepted.execution_id), state=ExecutionState.QUEUED.value)
     return Deferred(
-        deadline=context.deadline, expire=partial(services.expire_execution, execution_id=accepted.execution_id)
+        deadline=context.deadline,
+        expire=partial(services.expire_execution, execution_id=accepted.execution_id),
+        follow=partial(watching.wait_for_answer, execution_id=accepted.execution_id),
     )
+
+
+def wait_for_joined(context: CommandContext, execution_id: uuid.UUID) -> Deferred:
+    """The answer, to come, of a run that another call brought about: the deadline ends the waiting, not the run."""
+    stop = partial(
+        services.stop_waiting,
+        execution_id=execution_id,
+        session_id=context.peer.session_id,
+        message_id=context.message_id,
+    )
+    follow = partial(watching.wait_for_answer, execution_id=execution_id, is_duplicate=True)
+    return Deferred(deadline=context.deadline, expire=stop, follow=follow)
 
 
 def refuse_unbuilt(arguments: ExecuteArguments) -> None:
@@ -137,6 +169,24 @@ def refuse_unbuilt(arguments: ExecuteArguments) -> None:
     for name in ("context", "dry_run"):
         if getattr(arguments, name) is not UNSET:
             raise FeatureNotAgreed("This server does not have it yet.", details={"path": f"arguments.{name}"})
+
+
+@command("executions.list", action="executions.view")
+def list_executions(context: CommandContext, arguments: ListExecutionsArguments) -> ExecutionPage:
+    """The runs that the caller may see, the newest first, in pages; a page may be short and have a next one."""
+    return selectors.list_executions(
+        principal=context.principal,
+        filters=selectors.ExecutionFilters(
+            tool=arguments.tool,
+            states=arguments.state,
+            requested_by=arguments.requested_by,
+            created_from=arguments.created_from,
+            created_before=arguments.created_before,
+        ),
+        order=arguments.order,
+        cursor=arguments.cursor,
+        limit=arguments.limit,
+    )
 
 
 @command("executions.get", action="executions.view")
@@ -158,9 +208,10 @@ def cancel_execution(context: CommandContext, arguments: CancelExecutionArgument
     )
 
 
-@command("command.cancel", action=CANCEL_EXECUTIONS)
+@command("command.cancel", action=CANCEL_EXECUTIONS, needs_session=True)
 def cancel_command(context: CommandContext, arguments: CancelCommandArguments) -> Cancelled:
     """End what a command of this session asked for; only a run can be ended."""
+    assert context.peer.session_id is not None  # noqa: S101  # the command needs one
     execution_id = selectors.find_execution_id(session_id=context.peer.session_id, message_id=arguments.id)
     if execution_id is None:
         return Cancelled(cancelled=False)
@@ -168,7 +219,7 @@ def cancel_command(context: CommandContext, arguments: CancelCommandArguments) -
 
 
 @command("executions.retry", action=RETRY_EXECUTIONS, changes=True)
-def retry_execution(context: CommandContext, arguments: RetryArguments) -> Retried | Recorded | Stored:
+def retry_execution(context: CommandContext, arguments: RetryArguments) -> Queued | Recorded | Stored:
     """Run again what has ended: a new run of the same version with the same input."""
     accepted = services.retry_execution(
         principal=context.principal,
@@ -184,4 +235,4 @@ def retry_execution(context: CommandContext, arguments: RetryArguments) -> Retri
         return Stored(payload=accepted.answer)
     if accepted.recorded is not None:
         return Recorded(sequence=accepted.recorded.entry.sequence, payload=accepted.recorded.entry.payload)
-    return Retried(execution_id=str(accepted.execution_id), state=ExecutionState.QUEUED.value)
+    return Queued(execution_id=str(accepted.execution_id), state=ExecutionState.QUEUED.value)

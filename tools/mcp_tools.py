@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tools.builtin import files, text
+from tools.builtin import files, http_request, text
 
-__all__ = ["files", "text"]
+__all__ = ["files", "http_request", "text"]

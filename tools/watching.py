@@ -17,8 +17,9 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from protocol.database_threads import get_database_threads
+from protocol.domain.messages import ErrorPayload, ResponsePayload
 from protocol.errors import MCPError, Overloaded
-from tools import selectors
+from tools import selectors, services
 from tools.selectors import Sighting
 
 logger = logging.getLogger(__name__)
@@ -83,8 +84,7 @@ class Board:
         Raises:
             Overloaded: too many are watched already.
         """
-        if len(self._watches) >= MAX_WATCHES:
-            raise Overloaded("Too many runs are watched; try again later.", retry_after_ms=1000)
+        self.check_room()
         watch = Watch(execution_id)
         self._watches.add(watch)
         self._changed_at = time.monotonic()
@@ -94,6 +94,14 @@ class Board:
             yield watch
         finally:
             self._watches.discard(watch)
+
+    def check_room(self) -> None:
+        """
+        Raises:
+            Overloaded: too many are watched already.
+        """
+        if len(self._watches) >= MAX_WATCHES:
+            raise Overloaded("Too many runs are watched; try again later.", retry_after_ms=1000)
 
     async def _look_on(self) -> None:
         while self._watches:
@@ -115,6 +123,16 @@ class Board:
         for watch in watches:
             if watch.take(found.get(watch.execution_id)):
                 self._changed_at = time.monotonic()
+
+
+async def wait_for_answer(
+    seconds: float, *, execution_id: uuid.UUID, is_duplicate: bool = False
+) -> ResponsePayload | ErrorPayload | None:
+    """The run's terminal answer, once it is there; ``None``: it is not, after so many seconds."""
+    async with get_board().watch(execution_id) as watch:
+        if not await watch.wait_for_end(seconds=seconds):
+            return None
+    return await get_database_threads().run(services.get_answer, execution_id=execution_id, is_duplicate=is_duplicate)
 
 
 _boards: WeakKeyDictionary[asyncio.AbstractEventLoop, Board] = WeakKeyDictionary()

@@ -168,6 +168,8 @@ def make_tools_page() -> str:
         "The `files.*` tools see the folder `MCP_WORKSPACE` and nothing else: no `..`, no absolute path, no symbolic "
         "link that leads out. Patterns are "
         "[RE2's](https://github.com/google/re2/wiki/Syntax): linear time, no look-around, no back-references.",
+        "`http.request` reaches public addresses, and "
+        "[what the operator allows](../how-to/let-tools-reach-the-network.md) besides.",
         *map(_describe_tool, tools),
     )
 

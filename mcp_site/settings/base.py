@@ -57,6 +57,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "django_celery_beat",
     "protocol",
     "security",
@@ -103,6 +105,27 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
+
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "Machine Context Protocol server",
+    "DESCRIPTION": (
+        "Tools and their runs for programs. The same commands as by WebSocket, under the same policy, with the same "
+        "error codes and the same record."
+    ),
+    "VERSION": SERVER_VERSION,
+    "OAS_VERSION": "3.1.0",
+    "LICENSE": {"name": "Apache-2.0"},
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or an access token."}
+        }
+    },
+    # From the sidecar's static files: the page loads nothing from elsewhere.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SERVE_INCLUDE_SCHEMA": False,
 }
 
 # Database
@@ -245,5 +268,7 @@ LOGGING: dict[str, Any] = {
         # At INFO these write a line for each task and each round of the schedule.
         "celery": {"level": "WARNING"},
         "django_celery_beat": {"level": "WARNING"},
+        # At DEBUG it writes the headers of responses, with the cookies that they set.
+        "httpcore2": {"level": "WARNING"},
     },
 }

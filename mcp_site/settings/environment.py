@@ -8,22 +8,26 @@ installation do not belong here (``mcp_site.serving.preflight``), nor does what 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import difflib
-import ipaddress
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from mcp_site.errors import BadEnvironment
+from mcp_site.settings.values import (
+    Network,
+    decode_identity_key,
+    is_address,
+    is_loopback,
+    is_service_url,
+    parse_networks,
+)
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 PREFIX: Final = "MCP_"
@@ -57,6 +61,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     workspace: Annotated[
         Path | None, Meta(description="The folder that the file tools may see; without it they refuse.")
     ] = None
+    http_allowed_networks: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks (CIDR, comma-separated) that are not public and that `http.request` may reach all the"
+            " same."
+        ),
+    ] = ()
     apps: Annotated[
         tuple[str, ...],
         Meta(description="Django apps of your own, comma-separated, by module name; each is importable by Python."),
@@ -102,6 +113,15 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     ] = 1_048_576
     max_in_flight: Annotated[int, Meta(ge=1, le=4096, description="Unanswered commands a session.")] = 64
     max_connections: Annotated[int, Meta(ge=1, le=100_000, description="WebSocket connections a web process.")] = 2000
+    requests_per_minute: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="HTTP requests of one account, to each web process.")
+    ] = 1200
+    sign_ins_per_minute: Annotated[
+        int,
+        Meta(
+            ge=1, le=1_000_000, description="Requests for tokens, and refused credentials, from one address over HTTP."
+        ),
+    ] = 30
     handshake_timeout_seconds: Annotated[
         float, Meta(gt=0, le=300, description="From the connection to the client's handshake.")
     ] = 5
@@ -158,6 +178,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
 
     def __post_init__(self) -> None:
         _check_transport(self)
+        parse_networks(self.trusted_proxies, name="MCP_TRUSTED_PROXIES")
+        parse_networks(self.http_allowed_networks, name="MCP_HTTP_ALLOWED_NETWORKS")
         _check_urls(self)
         if self.identity_key:
             decode_identity_key(self.identity_key)
@@ -180,7 +202,12 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
-        return _is_loopback(self.bind)
+        return is_loopback(self.bind)
+
+    @property
+    def http_networks(self) -> tuple[Network, ...]:
+        """``http_allowed_networks`` as networks."""
+        return parse_networks(self.http_allowed_networks, name="MCP_HTTP_ALLOWED_NETWORKS")
 
     @property
     def identity_seed(self) -> bytes:
@@ -251,21 +278,6 @@ def find_unknown_names(values: Mapping[str, str]) -> list[str]:
     return sorted(name for name in values if name.startswith(PREFIX) and name not in known)
 
 
-def decode_identity_key(text: str) -> bytes:
-    """The 32 bytes of an Ed25519 seed from base64url without padding.
-
-    Raises:
-        ValueError: it is something else; the text is not repeated.
-    """
-    try:
-        seed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        seed = b""
-    if len(seed) != 32:
-        raise ValueError("MCP_IDENTITY_KEY: expected 32 bytes as base64url")
-    return seed
-
-
 def _check_transport(environment: Environment) -> None:
     if (environment.tls_cert is None) != (environment.tls_key is None):
         missing = "MCP_TLS_KEY" if environment.tls_key is None else "MCP_TLS_CERT"
@@ -273,13 +285,8 @@ def _check_transport(environment: Environment) -> None:
     for name, path in (("MCP_TLS_CERT", environment.tls_cert), ("MCP_TLS_KEY", environment.tls_key)):
         if path is not None and not path.is_file():
             raise ValueError(f"{name}: there is no file {path}")
-    if environment.bind != "localhost" and not _is_address(environment.bind):
+    if environment.bind != "localhost" and not is_address(environment.bind):
         raise ValueError(f"MCP_BIND: expected an IP address or localhost, not {environment.bind!r}")
-    for network in environment.trusted_proxies:
-        try:
-            ipaddress.ip_network(network)
-        except ValueError:
-            raise ValueError(f"MCP_TRUSTED_PROXIES: {network!r} is not a network such as 10.0.0.0/8") from None
     if environment.debug and not environment.is_loopback:
         raise ValueError("MCP_DEBUG: debug pages are for loopback only; unset it or MCP_BIND")
     if environment.failpoints and not environment.is_loopback:
@@ -289,30 +296,11 @@ def _check_transport(environment: Environment) -> None:
 def _check_urls(environment: Environment) -> None:
     for field, schemes in (("database_url", POSTGRESQL_SCHEMES), ("redis_url", REDIS_SCHEMES)):
         url = getattr(environment, field)
-        if url is None:
-            continue
-        try:
-            parts = urlsplit(url)
-            is_valid = parts.scheme in schemes and bool(parts.hostname or parts.path.strip("/")) and parts.port != 0
-        except ValueError:
-            is_valid = False
-        if not is_valid:
+        if url is not None and not is_service_url(url, schemes=schemes):
             expected = " or ".join(f"{scheme}://" for scheme in sorted(schemes))
             raise ValueError(f"{name_variable(field)}: expected a URL that begins with {expected}")
     if environment.celery_broker_url is not None and "://" not in environment.celery_broker_url:
         raise ValueError("CELERY_BROKER_URL: expected a URL")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or ipaddress.ip_address(host).is_loopback
 
 
 def _refuse_near_misses(unknown: list[str], *, known: list[str]) -> None:

@@ -46,8 +46,8 @@ class Codec(Protocol):
     def decode(self, raw: Raw, target: type[T]) -> T:
         """A part of a message. Raises ``msgspec.ValidationError`` or ``msgspec.DecodeError``."""
 
-    def encode(self, message: OutgoingMessage) -> bytes:
-        """The message on the wire. A ``Raw`` in it is JSON."""
+    def encode(self, message: OutgoingMessage | list[OutgoingMessage]) -> bytes:
+        """The message, or the array of them, on the wire. A ``Raw`` in it is JSON."""
 
     def is_null(self, raw: Raw) -> bool:
         """Whether the part is missing or null, which the protocol holds to be the same."""
@@ -105,7 +105,7 @@ class JSONCodec:
     def decode(self, raw: Raw, target: type[T]) -> T:
         return msgspec.json.decode(raw, type=target)
 
-    def encode(self, message: OutgoingMessage) -> bytes:
+    def encode(self, message: OutgoingMessage | list[OutgoingMessage]) -> bytes:
         return self._encoder.encode(message)
 
     def is_null(self, raw: Raw) -> bool:
@@ -142,7 +142,7 @@ class MessagePackCodec:
     def decode(self, raw: Raw, target: type[T]) -> T:
         return msgspec.msgpack.decode(raw, type=target)
 
-    def encode(self, message: OutgoingMessage) -> bytes:
+    def encode(self, message: OutgoingMessage | list[OutgoingMessage]) -> bytes:
         # By way of JSON: results may hold stored JSON as it is (``Raw``), and times are text in both encodings.
         return self._encoder.encode(msgspec.json.decode(msgspec.json.encode(message)))
 

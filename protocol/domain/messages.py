@@ -61,6 +61,7 @@ class Priority(enum.StrEnum):
 MessageId = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._:-]{1,64}\Z")]
 # A deadline of a day is longer than any run; an unbounded one would overflow timers.
 TimeoutMs = Annotated[int, Meta(ge=1, le=86_400_000)]
+IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=255)]
 MAX_REASON_CHARACTERS = 200
 NO_RAW = Raw(b"")
 """A ``Raw`` field's absence; msgspec has no ``Raw | None``."""
@@ -95,7 +96,7 @@ class Metadata(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     sequence: Annotated[int, Meta(ge=1)] | None = None
     priority: Priority = Priority.NORMAL
     timeout_ms: TimeoutMs | None = None
-    idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    idempotency_key: IdempotencyKey | None = None
     traceparent: Annotated[str, Meta(max_length=255)] | None = None
     content_encoding: str | None = None
 

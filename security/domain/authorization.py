@@ -58,6 +58,12 @@ class PolicyAuthorizer:
         """Whether the policy allows it; a principal that this app did not make is allowed nothing."""
         return isinstance(principal, AccountPrincipal) and principal.decide(action=action, resource=resource).is_allowed
 
+    def reaches_others(self, *, principal: Principal, action: str, kind: str) -> bool:
+        """Whether a grant allows the action on resources of the kind that others own."""
+        return isinstance(principal, AccountPrincipal) and policy.reaches_others(
+            grants=principal.grants, action=action, kind=kind
+        )
+
     def may_ever(self, *, principal: Principal, action: str) -> bool:
         """Whether some resource may exist on which the principal is allowed the action."""
         return isinstance(principal, AccountPrincipal) and policy.may_ever(

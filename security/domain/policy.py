@@ -88,6 +88,9 @@ class ResourcePattern:
         """Whether no resource can be outside of it: ``*:*``."""
         return not (self.is_own_only or any(self._kind.pieces) or any(self._name.pieces))
 
+    def matches_kind(self, kind: str) -> bool:
+        return self._kind.matches(kind)
+
     def matches(self, resource: Resource, *, principal_id: uuid.UUID) -> bool:
         if self.is_own_only and resource.owner_id != principal_id:
             return False
@@ -154,6 +157,11 @@ class GrantRule:
             resource, principal_id=principal_id
         )
 
+    def reaches_others(self, *, action: str, kind: str) -> bool:
+        """Whether it is about this action on resources of this kind, whoever owns them."""
+        pattern = parse_resource_pattern(self.resource_pattern)
+        return self.matches_action(action) and not pattern.is_own_only and pattern.matches_kind(kind)
+
     @property
     def covers_all_resources(self) -> bool:
         return parse_resource_pattern(self.resource_pattern).is_everything
@@ -205,6 +213,14 @@ def may_ever(*, grants: Sequence[GrantRule], action: str, scopes: tuple[str, ...
         and not any(rule.effect is Effect.DENY and rule.covers_all_resources for rule in matching)
         and is_in_scope(scopes=scopes, action=action)
     )
+
+
+def reaches_others(*, grants: Sequence[GrantRule], action: str, kind: str) -> bool:
+    """Whether ``decide`` can allow the action on a resource of the kind that the principal does not own.
+
+    ``False`` is certain; ``True`` only says that each resource has to be looked at.
+    """
+    return any(rule.effect is Effect.ALLOW and rule.reaches_others(action=action, kind=kind) for rule in grants)
 
 
 def is_in_scope(*, scopes: tuple[str, ...], action: str) -> bool:

@@ -25,8 +25,8 @@ from unfold.views import ChangeList
 from protocol.admin import BoundedChangeList, ReadOnlyAdmin, get_row, lead_to
 from protocol.errors import MCPError
 from protocol.selectors import find_session
+from security.admin import get_principal, make_trace_id
 from tools import selectors, services
-from tools.admin.acting import get_principal, make_trace_id
 from tools.admin.filters import CreatedFilter, PriorityFilter, StateFilter, VersionFilter
 from tools.admin.labels import EXECUTION_COLOURS, get_state_text, make_label
 from tools.admin.live import watch_execution
@@ -72,6 +72,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
     search_fields = ["id"]
     search_help_text = "Id, tool, account, trace, message, session"
     sortable_by = ["created_at"]
+    list_before_template = "console/refreshing_list.html"
     fieldsets: list[Any] = []
     actions_detail = ["cancel", "kill", "run_again"]
 

@@ -22,8 +22,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseForbidden, Stream
 from protocol.database_threads import get_database_threads, release_request_thread
 from protocol.errors import MCPError
 from protocol.hub import get_hub
+from security.admin import get_principal
 from tools import selectors
-from tools.admin.acting import get_principal
 from tools.models import Execution
 from tools.watching import Watch, get_board
 

@@ -14,8 +14,8 @@ from unfold.admin import ModelAdmin
 
 from protocol.errors import MCPError
 from protocol.ports import Principal
+from security.admin import get_principal, make_trace_id
 from tools import selectors, services
-from tools.admin.acting import get_principal, make_trace_id
 from tools.admin.input import FIELDS, JSON, InputForm, has_fields, make_input_form
 from tools.admin.labels import TOOL_COLOURS, make_label
 from tools.domain.specification import MAX_VERSION_LENGTH

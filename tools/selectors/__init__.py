@@ -38,7 +38,9 @@ from tools.selectors.console import (
 from tools.selectors.definitions import Callee, Definition, find_callee, get_definition
 from tools.selectors.executions import (
     MAX_EVENTS,
+    STATE_KIND,
     VIEW_EXECUTIONS,
+    EventPage,
     EventView,
     ExecutionView,
     ProgressView,
@@ -51,6 +53,7 @@ from tools.selectors.executions import (
     get_progress,
     get_resource,
     may_act,
+    read_events,
 )
 from tools.selectors.figures import (
     MAX_COUNTED,
@@ -64,6 +67,13 @@ from tools.selectors.figures import (
     measure_queue,
     measure_run_times,
 )
+from tools.selectors.listing import (
+    ExecutionFilters,
+    ExecutionOrder,
+    ExecutionPage,
+    ExecutionSummary,
+    list_executions,
+)
 
 __all__ = [
     "CANCEL_EXECUTIONS",
@@ -72,13 +82,19 @@ __all__ = [
     "MAX_EVENTS",
     "MAX_MEASURED",
     "RETRY_EXECUTIONS",
+    "STATE_KIND",
     "TOOL_STATES",
     "VIEW_EXECUTIONS",
     "VIEW_TOOLS",
     "Callee",
     "Definition",
+    "EventPage",
     "EventView",
     "ExecutionAction",
+    "ExecutionFilters",
+    "ExecutionOrder",
+    "ExecutionPage",
+    "ExecutionSummary",
     "ExecutionView",
     "Percentiles",
     "ProgressView",
@@ -110,6 +126,7 @@ __all__ = [
     "get_tool_wire_state",
     "get_wire_state",
     "list_execution_actions",
+    "list_executions",
     "list_latest_executions",
     "list_retries",
     "list_tools",
@@ -119,6 +136,7 @@ __all__ = [
     "may_view_execution",
     "measure_queue",
     "measure_run_times",
+    "read_events",
     "search_executions",
     "select_execution_rows",
 ]

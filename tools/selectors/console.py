@@ -85,6 +85,8 @@ def select_execution_rows(executions: QuerySet[Execution]) -> QuerySet[Execution
         "priority",
         "mode",
         "attempt",
+        "progress_fraction",
+        "progress_message",
         "created_at",
         "started_at",
         "finished_at",

@@ -17,6 +17,7 @@ from tools.errors import ExecutionNotFound
 from tools.models import Execution, ExecutionEvent, WorkerLease
 
 VIEW_EXECUTIONS = "executions.view"
+STATE_KIND = ExecutionEvent.Kind.STATE.value
 MAX_EVENTS = 500
 """Events of one run given out at once; the rest is asked for with ``after``."""
 
@@ -60,7 +61,6 @@ def get_execution(*, principal: Principal, execution_id: uuid.UUID, after: int =
     execution = Execution.objects.select_related("tool", "version", "requested_by").filter(id=execution_id).first()
     if execution is None or not may_act(principal=principal, action=VIEW_EXECUTIONS, execution=execution):
         raise ExecutionNotFound(details={"execution_id": str(execution_id)})
-    events = ExecutionEvent.objects.filter(execution=execution, position__gt=after).order_by("position")[:MAX_EVENTS]
     return ExecutionView(
         execution_id=str(execution.id),
         tool=execution.tool.name,
@@ -76,10 +76,7 @@ def get_execution(*, principal: Principal, execution_id: uuid.UUID, after: int =
         created_at=execution.created_at,
         started_at=execution.started_at,
         finished_at=execution.finished_at,
-        events=[
-            EventView(position=event.position, kind=event.kind, at=event.at, data=as_raw(event.data_json))
-            for event in events
-        ],
+        events=_list_events(execution_id, after),
     )
 
 
@@ -100,6 +97,40 @@ def find_sightings(*, execution_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, S
     """What these runs are now, in one query; those that there are."""
     rows = Execution.objects.filter(id__in=execution_ids).values_list("id", "state", "attempt", "event_count")
     return {row[0]: Sighting(state=row[1], attempt=row[2], position=row[3]) for row in rows}
+
+
+class EventPage(Struct, frozen=True, kw_only=True):
+    """Events of a run past a position."""
+
+    events: list[EventView]
+    position: int
+    """Of the last of them, or the one that they were asked after."""
+    is_over: bool
+    """Whether the run had ended before they were read: then none follow these."""
+
+
+def read_events(*, principal: Principal, execution_id: uuid.UUID, after: int) -> EventPage:
+    """The run's events past ``after``, ``MAX_EVENTS`` at most.
+
+    Raises:
+        ExecutionNotFound: there is none, or the principal may not see it.
+    """
+    execution = Execution.objects.only("state", "requested_by_id", "event_count").filter(id=execution_id).first()
+    if execution is None or not may_act(principal=principal, action=VIEW_EXECUTIONS, execution=execution):
+        raise ExecutionNotFound(details={"execution_id": str(execution_id)})
+    is_over = ExecutionState(execution.state) in TERMINAL_STATES
+    if is_over and after >= execution.event_count:
+        return EventPage(events=[], position=after, is_over=True)
+    events = _list_events(execution_id, after)
+    return EventPage(events=events, position=events[-1].position if events else after, is_over=is_over)
+
+
+def _list_events(execution_id: uuid.UUID, after: int) -> list[EventView]:
+    rows = ExecutionEvent.objects.filter(execution_id=execution_id, position__gt=after).order_by("position")
+    return [
+        EventView(position=row.position, kind=row.kind, at=row.at, data=as_raw(row.data_json))
+        for row in rows[:MAX_EVENTS]
+    ]
 
 
 def get_resource(execution: Execution) -> Resource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tools.adapters.python import autodiscover as load_tools
 from tools.services.acceptance import Accepted, ExecutionRequest, Joined, accept_execution, get_execution_id
+from tools.services.answers import get_answer
 from tools.services.calling import call_tool
 from tools.services.cancellation import cancel_execution
 from tools.services.expiry import expire_execution, expire_overdue_executions, stop_waiting
@@ -40,6 +41,7 @@ __all__ = [
     "expire_execution",
     "expire_overdue_executions",
     "forget_idempotency_keys",
+    "get_answer",
     "get_execution_id",
     "get_lease_seconds",
     "load_tools",

@@ -42,8 +42,15 @@ def make_failure(*, execution: Execution, error: MCPError, is_retryable: bool) -
     )
 
 
-def repeat_answer(*, execution: Execution) -> ResponsePayload | ErrorPayload:
-    """The answer of a run that has ended, to a caller that waits and asked for it again."""
+def repeat_answer(*, execution: Execution, is_duplicate: bool = True) -> ResponsePayload | ErrorPayload:
+    """The answer of a run that has ended, out of its row."""
     if execution.error_json:
         return msgspec.json.decode(execution.error_json, type=ErrorPayload)
-    return make_success(execution_id=execution.id, output_json=execution.output_json or "null", is_duplicate=True)
+    output_json = execution.output_json or "null"
+    return make_success(execution_id=execution.id, output_json=output_json, is_duplicate=is_duplicate)
+
+
+def get_answer(*, execution_id: uuid.UUID, is_duplicate: bool) -> ResponsePayload | ErrorPayload | None:
+    """The answer of a run to a caller that has watched it; ``None``: it has not ended, or is not there any more."""
+    execution = Execution.objects.filter(id=execution_id, finished_at__isnull=False).first()
+    return None if execution is None else repeat_answer(execution=execution, is_duplicate=is_duplicate)

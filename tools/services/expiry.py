@@ -21,6 +21,7 @@ from tools.services.pipeline import Outcome, finish_execution
 
 BATCH = 200
 """Runs looked after in one call; the next call goes on."""
+GOES_ON = "The run did not end before this call's deadline; it goes on."
 OVERDUE_GRACE = timedelta(seconds=5)
 """How long after the deadline a run is left to the web process."""
 
@@ -47,14 +48,20 @@ def expire_execution(*, execution_id: uuid.UUID) -> bool:
         )
 
 
-def stop_waiting(*, execution_id: uuid.UUID, session_id: uuid.UUID, message_id: str) -> bool:
-    """Answer a caller that joined a run and no longer waits; the run goes on. ``False``: it was answered before."""
+def stop_waiting(*, execution_id: uuid.UUID, session_id: uuid.UUID | None, message_id: str) -> bool:
+    """Answer a caller that joined a run and no longer waits; the run goes on. ``False``: it was answered before.
+
+    Raises:
+        ExecutionTimeout: the answer itself, to a caller that has no session.
+    """
+    if session_id is None:
+        raise ExecutionTimeout(GOES_ON, details={"execution_id": str(execution_id)})
     with transaction.atomic():
         execution = Execution.objects.get(id=execution_id)
         deleted, _ = ExecutionWaiter.objects.filter(session_id=session_id, message_id=message_id).delete()
         if not deleted:
             return False
-        error = ExecutionTimeout("The run did not end before this call's deadline; it goes on.")
+        error = ExecutionTimeout(GOES_ON)
         payload = answers.make_failure(execution=execution, error=error, is_retryable=True)
         appended = outbox.append(session_id=session_id, correlation_id=message_id, payload=payload)
         if appended is not None:

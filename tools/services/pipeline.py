@@ -149,6 +149,8 @@ def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outc
         scratch=scratch,
         workspace=settings.MCP.workspace,
         report=recorder.report,
+        allowed_networks=settings.MCP.http_networks,
+        max_output_size_bytes=settings.MCP.max_output_size_bytes,
     )
     invocation = Invocation(
         entry_point=definition.entry_point,

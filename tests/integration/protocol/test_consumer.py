@@ -486,6 +486,11 @@ async def test_the_status_shows_the_connection_as_the_server_sees_it(key: str) -
 # Numbered messages
 
 
+async def follow_nothing(seconds: float) -> None:
+    """Only those without a session are answered so."""
+    raise AssertionError(seconds)
+
+
 def defer(commands: dict[str, Callable[[CommandContext], object]]) -> None:
     """Register commands whose answers come through the outbox; their deadline is now, and this is how they expire."""
     for name, expire in commands.items():
@@ -494,13 +499,16 @@ def defer(commands: dict[str, Callable[[CommandContext], object]]) -> None:
             context: CommandContext, arguments: Anything, expire: Callable[[CommandContext], object] = expire
         ) -> Deferred:
             """Answer later."""
-            return Deferred(deadline=timezone.now() - timedelta(seconds=5), expire=lambda: expire(context))
+            return Deferred(
+                deadline=timezone.now() - timedelta(seconds=5), expire=lambda: expire(context), follow=follow_nothing
+            )
 
         command(name)(handle)
 
 
 def answer_from_elsewhere(context: CommandContext, result: Any = None) -> None:
     """What a worker does, but for the wake-up."""
+    assert context.peer.session_id is not None
     outbox.append(
         session_id=context.peer.session_id,
         correlation_id=context.message_id,

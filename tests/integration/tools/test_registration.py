@@ -164,7 +164,7 @@ def test_a_switch_set_by_an_operator_stays(registry: Registry) -> None:
 def test_the_builtin_tools_are_registered(declared: Registry) -> None:
     services.synchronise_tools()
     names = set(Tool.objects.values_list("name", flat=True))
-    assert names >= {"text.count_words", "text.search", "files.list", "files.read", "files.search"}
+    assert names >= {"text.count_words", "text.search", "files.list", "files.read", "files.search", "http.request"}
 
 
 def test_a_run_keeps_the_version_that_it_was_accepted_with(registry: Registry) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def reports() -> list[Progress]:
 
 @pytest.fixture
 def make_context(tmp_path: Path, reports: list[Progress]) -> Callable[..., ToolContext]:
-    def make(*, workspace: Path | None = None) -> ToolContext:
+    def make(*, workspace: Path | None = None, **given: Any) -> ToolContext:
         return ToolContext(
             execution_id=uuid.uuid4(),
             attempt=1,
@@ -45,6 +46,7 @@ def make_context(tmp_path: Path, reports: list[Progress]) -> Callable[..., ToolC
             scratch=tmp_path,
             workspace=workspace,
             report=reports.append,
+            **given,
         )
 
     return make

@@ -1,0 +1,88 @@
+"""The OpenAPI document against the running product: whatever it allows or forbids is answered as it says.
+
+Schemathesis makes the requests. What it cannot know, such as what a tool takes, is refused by 400 or 422.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import uuid
+from typing import Any
+
+import httpx2
+import hypothesis
+import msgspec
+import pytest
+import schemathesis
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.e2e.conftest import Keys
+from tests.services import Product
+
+EXAMPLES = 20
+
+
+@schemathesis.serializer("application/msgpack")
+def serialize_msgpack(_context: Any, value: Any) -> bytes:
+    try:
+        return msgspec.msgpack.encode(value)
+    except OverflowError:
+        # JSON has integers that MessagePack has not; this byte is no MessagePack.
+        return b"\xc1"
+
+
+@schemathesis.deserializer("application/msgpack")
+def deserialize_msgpack(_context: Any, response: Any) -> Any:
+    return msgspec.msgpack.decode(response.content)
+
+
+def is_uuid(value: object) -> bool:
+    try:
+        return bool(uuid.UUID(str(value)))
+    except ValueError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def runs(product: Product, keys: Keys) -> list[str]:
+    """Runs that there are: addresses with made-up ids alone would all be 404."""
+    made = []
+    for number in range(5):
+        answer = httpx2.post(
+            f"{product.url}api/v1/tools/text.count_words/execute/?wait=10",
+            headers={"Authorization": f"Bearer {keys.agent}"},
+            json={"input": {"text": f"run {number}"}},
+        )
+        made.append(answer.json()["execution_id"])
+    return made
+
+
+@pytest.fixture(scope="module")
+def document(product: Product, runs: list[str]) -> Any:
+    answer = httpx2.get(f"{product.url}api/v1/openapi.json")
+    assert answer.status_code == 200
+    schema = schemathesis.openapi.from_dict(json.loads(answer.content))
+    schema.config.update(base_url=product.url)
+    chosen = random.Random(20)  # noqa: S311  # examples, no secrets
+
+    @schema.hook("map_path_parameters")
+    def use_what_there_is(_context: Any, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+        if parameters and is_uuid(parameters.get("execution")) and chosen.random() < 0.7:
+            return {**parameters, "execution": chosen.choice(runs)}
+        return parameters
+
+    return schema
+
+
+api = schemathesis.pytest.from_fixture("document")
+
+
+@api.parametrize()
+@hypothesis.settings(max_examples=EXAMPLES, deadline=None)
+def test_answers_conform(case: Any, keys: Keys) -> None:
+    case.call_and_validate(
+        headers={"Authorization": f"Bearer {keys.agent}"},
+        # What a command's arguments mean is more than a schema says: 400 and 422 refuse well-formed ones too.
+        excluded_checks=[positive_data_acceptance],
+    )
