@@ -102,6 +102,19 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-live]").forEach((element) => new Follower(element).open());
 });
 
+// Icons are words in a font of pictures: no part of what a control is called, unless it has no other name.
+function hideIcons(root) {
+  for (const icon of root.querySelectorAll(".material-symbols-outlined:not([aria-hidden])")) {
+    const control = icon.closest("a, button");
+    if (control === null || control.title || control.ariaLabel || control.textContent.trim() !== icon.textContent.trim()) {
+      icon.setAttribute("aria-hidden", "true");
+    }
+  }
+}
+
+document.addEventListener("DOMContentLoaded", () => hideIcons(document));
+document.addEventListener("htmx:load", (event) => hideIcons(event.detail.elt.parentElement ?? document));
+
 // How long something has been going on, every second.
 function describeSeconds(seconds) {
   if (seconds < 60) {
