@@ -12,8 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
 from protocol.errors import Overloaded, StorageUnavailable
 
@@ -62,6 +63,19 @@ def run_with_connections(function: Callable[P, T], *args: P.args, **kwargs: P.kw
         raise StorageUnavailable(retry_after_ms=1000) from error
     finally:
         close_old_connections()
+
+
+async def release_request_thread() -> None:
+    """End the thread that Django keeps for the current HTTP request, and its database connections.
+
+    For a response that is streamed from the event loop for long: Django would keep both until its end. What the
+    request still does in a thread afterwards gets a new one.
+    """
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    if context is None or context not in SyncToAsync.context_to_thread_executor:
+        return
+    await sync_to_async(connections.close_all)()
+    SyncToAsync.context_to_thread_executor.pop(context).shutdown(wait=False)
 
 
 _threads: DatabaseThreads | None = None
