@@ -68,18 +68,22 @@ class ToolAdmin(ReadOnlyAdmin):
         return request.user.has_perm("tools.change_tool")
 
     def has_run_permission(self, request: HttpRequest, object_id: str) -> bool:
-        """By the policy, as for every caller; the console's permissions let see the page."""
+        """By the policy, as for every caller; of a tool that it hides, the form itself says that there is none."""
         tool = self.get_object(request, object_id)
         return (
             tool is not None
             and self.has_view_permission(request)
-            and selectors.may_run_tool(principal=get_principal(request), name=tool.name)
+            and selectors.may_ask_for_run(principal=get_principal(request), name=tool.name)
         )
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         tool = self.get_object(request, object_id)
-        is_disabled = tool is not None and tool.state == Tool.State.DISABLED
+        if tool is None:
+            return []
+        is_disabled = tool.state == Tool.State.DISABLED
         hidden = {"tools_tool_disable", "tools_tool_run"} if is_disabled else {"tools_tool_enable"}
+        if not selectors.may_run_tool(principal=get_principal(request), name=tool.name):
+            hidden.add("tools_tool_run")
         return [each for each in super().get_actions_detail(request, object_id) if each.action_name not in hidden]
 
     def render_change_form(

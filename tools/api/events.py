@@ -22,7 +22,7 @@ from protocol.api.openapi import Content, Description, Parameter, Reply, find_fi
 from protocol.api.operations import collect_values
 from protocol.api.requests import ApiView
 from protocol.api.standing import Standing
-from protocol.database_threads import get_database_threads
+from protocol.database_threads import get_database_threads, release_request_thread
 from protocol.errors import MCPError
 from protocol.hub import get_hub
 from protocol.ports import Principal
@@ -120,6 +120,7 @@ class ExecutionEventsView(ApiView):
 async def stream_events(standing: Standing, execution_id: uuid.UUID, page: EventPage) -> AsyncIterator[bytes]:
     """The stream, beginning with the events of ``page``; it ends early where its caller may not see it any more."""
     yield f"retry: {RECONNECT_MS}\n\n".encode()
+    await release_request_thread()
     began_at = last_sent = time.monotonic()
     # Whoever was not told the end connects again, and is told what is the matter.
     with contextlib.suppress(MCPError):

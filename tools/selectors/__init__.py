@@ -7,6 +7,7 @@ from tools.selectors.actions import (
     RETRY_EXECUTIONS,
     ExecutionAction,
     list_execution_actions,
+    may_ask_for_run,
     may_run_tool,
     may_view_execution,
 )
@@ -132,6 +133,7 @@ __all__ = [
     "list_tools",
     "list_version_names",
     "may_act",
+    "may_ask_for_run",
     "may_run_tool",
     "may_view_execution",
     "measure_queue",

@@ -10,7 +10,7 @@ from protocol.ports import Principal, Resource
 from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.domain.supervision import CancelMode
 from tools.models import Execution
-from tools.selectors.catalog import EXECUTE_TOOLS, VIEW_TOOLS, get_wire_state
+from tools.selectors.catalog import EXECUTE_TOOLS, VIEW_TOOLS, get_wire_state, may_view_tool
 from tools.selectors.executions import VIEW_EXECUTIONS, may_act
 
 CANCEL_EXECUTIONS = "executions.cancel"
@@ -55,6 +55,19 @@ def may_run_tool(*, principal: Principal, name: str) -> bool:
     return all(
         ports.get_authorizer().is_allowed(principal=principal, action=action, resource=tool)
         for action in (VIEW_TOOLS, EXECUTE_TOOLS)
+    )
+
+
+def may_ask_for_run(*, principal: Principal, name: str) -> bool:
+    """Whether asking for a run gets further than ``security.access_denied``.
+
+    Of a tool that the principal may not know of it does: it is ``tool.not_found`` then, as what is not there.
+    """
+    authorizer = ports.get_authorizer()
+    is_known = may_view_tool(principal=principal, name=name)
+    return authorizer.may_ever(principal=principal, action=EXECUTE_TOOLS) and (
+        not is_known
+        or authorizer.is_allowed(principal=principal, action=EXECUTE_TOOLS, resource=Resource(kind="tool", name=name))
     )
 
 
