@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from django.conf import settings
 
-from tests.services import Product, run_product, run_valkey
+from tests.services import IS_DAPHNE, Product, run_product, run_valkey
 
 TESTS = Path(__file__).parent
 
@@ -33,6 +33,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "product" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("product"))
+    if IS_DAPHNE:
+        kept = [item for item in items if item.get_closest_marker("own_web_server") is None]
+        config.hook.pytest_deselected(items=list(set(items) - set(kept)))
+        items[:] = kept
     if settings.MCP.database_url is not None:
         kept = [item for item in items if touches_database(item)]
         config.hook.pytest_deselected(items=list(set(items) - set(kept)))

@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from mcp_site.serving.valkey import make_broker_plan
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 90.0
+IS_DAPHNE = os.environ.get("TEST_WEB") == "daphne"
 STOP_SECONDS = 10.0
 
 
@@ -62,6 +64,8 @@ class Product:
     data_dir: Path
     variables: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    front: str | None = None
+    """Where another web server of this installation answers, which is then the one that is asked."""
 
     def __post_init__(self) -> None:
         self.variables = {**make_database(str(self.data_dir)), **self.variables}
@@ -95,10 +99,12 @@ class Product:
     @property
     def url(self) -> str:
         """``http://127.0.0.1:PORT/``."""
-        return str(self.run_file["url"])
+        return self.front or str(self.run_file["url"])
 
     @property
     def websocket_url(self) -> str:
+        if self.front is not None:
+            return f"{self.front.replace('http', 'ws', 1)}ws/"
         return str(self.run_file["websocket_url"])
 
     @property
@@ -198,14 +204,50 @@ def list_running(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 @contextmanager
 def run_product(data_dir: Path, **variables: str) -> Iterator[Product]:
-    """A started product; stopped, or killed, at the end."""
+    """A started product; stopped, or killed, at the end. With ``TEST_WEB=daphne`` it is asked by its `runserver`."""
     product = Product(data_dir=data_dir, variables=variables)
     try:
         product.start()
-        yield product
+        with run_development_server(product) if IS_DAPHNE else nullcontext():
+            yield product
         product.stop()
     finally:
         product.kill()
+
+
+@contextmanager
+def run_development_server(product: Product) -> Iterator[None]:
+    """daphne's `runserver` over the product's database and broker, as its front."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    output_path = product.data_dir.with_suffix(".daphne")
+    with output_path.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "manage.py", "runserver", "--noreload", address],
+            cwd=PROJECT_ROOT,
+            env=product.environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    product.front = f"http://{address}/"
+    try:
+        wait_until(lambda: is_listening(address), seconds=START_SECONDS, what=f"daphne ({output_path})")
+        yield
+    finally:
+        product.front = None
+        server.terminate()
+        server.wait(STOP_SECONDS)
+
+
+def is_listening(address: str) -> bool:
+    """Whether somebody accepts connections there."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

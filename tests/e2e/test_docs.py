@@ -18,6 +18,7 @@ from tests.services import Product, run_product
 README = PROJECT_ROOT / "README.md"
 EXECUTION = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 CUT = "…"
+END = "--- the end of a command ---"
 
 # On one process, so that the product is started once.
 pytestmark = pytest.mark.xdist_group("newcomers")
@@ -100,3 +101,33 @@ def test_the_example_prints_what_is_shown(newcomers: Product, page: Path, argume
     assert first == printed[: len(first)], "\n".join(printed)
     # How many there are changes with every page that is written; the last line's form does not.
     assert [re.sub(r"\d+", "", EXECUTION.sub("", line)) for line in (last, printed[-1])] == [" matches; execution "] * 2
+
+
+def test_the_page_on_http_prints_what_it_shows(newcomers: Product, tmp_path: Path) -> None:
+    page = DOCS / "how-to/call-tools-over-http.md"
+    steps = [step for block in list_blocks(page) if block.language == "console" for step in split_console(block.text)]
+    assert len(steps) > 8
+    script = "\n".join(f"{command}\necho {END}" for command, _ in steps)
+    script = script.replace("http://127.0.0.1:9000/", newcomers.url).replace("var/", f"{newcomers.data_dir}/")
+    run = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+    )
+    assert run.returncode == 0, run.stderr
+    printed = run.stdout.split(f"{END}\n")
+    for (command, shown), output in zip(steps, printed, strict=False):
+        pattern = ".*".join(re.escape(part) for part in shown.strip().split(CUT))
+        assert re.fullmatch(pattern, output.strip()), f"{command}\n{output}"
+
+
+def split_console(text: str) -> Iterator[tuple[str, str]]:
+    """Each command of a console block, and what it prints."""
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        lines = part.splitlines()
+        count = next((number for number, line in enumerate(lines, 1) if not line.endswith("\\")), len(lines))
+        yield "\n".join(lines[:count]), "\n".join(lines[count:])

@@ -213,6 +213,7 @@ async def test_a_bad_frame_is_answered_and_the_connection_stays_usable(
     await used.check_usable()
 
 
+@pytest.mark.own_web_server
 @pytest.mark.parametrize(
     "text",
     [b"\xff\xfe\xfd", b'{"id": "\xc3\x28"}', b"\xed\xa0\x80", json.dumps(make_ping()).encode() + b"\x80"],
@@ -327,6 +328,7 @@ async def test_who_only_sees_cannot_run(product: Product, keys: Keys, account: s
 # The upgrade
 
 
+@pytest.mark.own_web_server
 @pytest.mark.parametrize("offered", [["chat"], ["mcp.v2.json", "mcp"], ["MCP.V1.JSON"]])
 async def test_only_unknown_subprotocols_are_refused_before_the_upgrade(product: Product, offered: list[str]) -> None:
     with pytest.raises(InvalidStatus) as refused:
@@ -334,6 +336,7 @@ async def test_only_unknown_subprotocols_are_refused_before_the_upgrade(product:
     assert refused.value.response.status_code == 400
 
 
+@pytest.mark.own_web_server
 @pytest.mark.parametrize("path", ["elsewhere/", "ws", "ws/more/"])
 async def test_another_path_is_not_found_and_no_fault_of_the_server(product: Product, path: str) -> None:
     with pytest.raises(InvalidStatus) as refused:
@@ -462,6 +465,7 @@ def send_fragments(peer: RawPeer) -> None:
         peer.send_frame(b" " * (MEBIBYTE // 2), opcode=0 if number else 1, is_last=False)
 
 
+@pytest.mark.own_web_server
 @pytest.mark.parametrize("send", [send_whole, send_fragments], ids=["in one frame", "in fragments"])
 async def test_a_frame_of_20_megabytes_is_closed_with_1009_and_costs_nobody_else(
     product: Product, client: Client, send: Callable[[RawPeer], None]
@@ -559,6 +563,7 @@ async def connect_and_drop(product: Product, key: str, *, count: int) -> None:
         await asyncio.gather(*(come_and_go(number) for number in range(start, min(start + 40, count))))
 
 
+@pytest.mark.own_web_server
 async def test_200_connections_that_drop_leave_nothing_behind(product: Product, keys: Keys) -> None:
     web = find_web(product)
     await connect_and_drop(product, keys.agent, count=40)
