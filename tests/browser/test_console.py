@@ -134,6 +134,12 @@ def test_a_tool_is_run_by_its_form_and_watched_to_its_end(console: Console, tmp_
     expect(page.locator("#timeline")).to_contain_text("step 3")
     expect(page.locator("#run progress")).to_be_visible()
     console.check()
+    # More than its box holds: who was at the end stays there.
+    expect(page.locator("#streamed")).to_contain_text("line 30")
+    page.wait_for_function(
+        "() => { const box = document.querySelector('#streamed pre');"
+        " return box.scrollTop > 0 && box.scrollTop + box.clientHeight >= box.scrollHeight - 4; }"
+    )
     (tmp_path / "done").touch()
     console.expect_state("succeeded")
     expect(page.locator("#output")).to_be_visible()
