@@ -9,21 +9,25 @@ import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
-from protocol import statements
+from protocol import ports, statements
 from protocol.domain.messages import SecurityLevel
 from protocol.errors import Misconfigured
-from protocol.ports import Resource
+from protocol.models import Session
+from protocol.ports import Principal, Resource
 from security.domain import identity
 from security.domain.api_keys import KeyState
 from security.domain.authorization import AccountPrincipal
 from security.domain.policy import Decision, Effect, GrantRule, PatternInvalid
 from security.models import Account, ApiKey, AuditEvent, IssuedToken, RevocationMark, Role
+
+REVOKE_SESSIONS: Final = "sessions.revoke"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +226,12 @@ def filter_audit_events_by_actor(events: QuerySet[AuditEvent], *, username: str)
     return events.filter(
         actor_id__in=list(Account.objects.filter(username__iexact=username).values_list("id", flat=True))
     )
+
+
+def may_revoke_session(*, principal: Principal, session: Session) -> bool:
+    """Whether the principal may end the session."""
+    resource = Resource(kind="session", name=str(session.id), owner_id=session.account_id)
+    return ports.get_authorizer().is_allowed(principal=principal, action=REVOKE_SESSIONS, resource=resource)
 
 
 def get_identity_fingerprint() -> str:

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import Final
 
 from django.db import transaction
 
-from protocol import ports, sessions, statements
+from protocol import sessions, statements
 from protocol.domain.states import Close
 from protocol.errors import AccessDenied
 from protocol.ports import Principal, Resource
 from protocol.selectors import find_session
 from security.models import RevocationMark
+from security.selectors import REVOKE_SESSIONS, may_revoke_session
 from security.services import audit
 
 logger = logging.getLogger(__name__)
-
-REVOKE_SESSIONS: Final = "sessions.revoke"
 
 
 def move_revocation_mark() -> None:
@@ -46,8 +44,7 @@ def revoke_session(*, session_id: uuid.UUID, principal: Principal, trace_id: str
     session = find_session(session_id=session_id)
     if session is None:
         return False
-    resource = Resource(kind="session", name=str(session_id), owner_id=session.account_id)
-    if not ports.get_authorizer().is_allowed(principal=principal, action=REVOKE_SESSIONS, resource=resource):
+    if not may_revoke_session(principal=principal, session=session):
         raise AccessDenied(details={"action": REVOKE_SESSIONS})
     with transaction.atomic():
         is_revoked = sessions.end_session(session_id=session_id, close_code=Close.REVOKED.code)
@@ -55,7 +52,7 @@ def revoke_session(*, session_id: uuid.UUID, principal: Principal, trace_id: str
             audit.record_event(
                 action=REVOKE_SESSIONS,
                 principal=principal,
-                resource=resource,
+                resource=Resource(kind="session", name=str(session_id), owner_id=session.account_id),
                 outcome="revoked",
                 trace_id=trace_id,
                 data={"account_id": str(session.account_id)},

@@ -98,11 +98,8 @@ def issue_key(console: Console, name: str) -> str:
     page.locator(".select2-search__field").fill("agent")
     page.get_by_role("option", name="agent", exact=True).click()
     page.get_by_label("Name").fill(name)
-    console.check()
     page.get_by_role("button", name="Save", exact=True).click()
-    secret = page.locator("#api-key-secret").inner_text()
-    console.check()
-    return secret
+    return page.locator("#api-key-secret").inner_text()
 
 
 def revoke_key(console: Console, name: str) -> None:
@@ -137,6 +134,12 @@ def test_a_tool_is_run_by_its_form_and_watched_to_its_end(console: Console, tmp_
     expect(page.locator("#timeline")).to_contain_text("step 3")
     expect(page.locator("#run progress")).to_be_visible()
     console.check()
+    # More than its box holds: who was at the end stays there.
+    expect(page.locator("#streamed")).to_contain_text("line 30")
+    page.wait_for_function(
+        "() => { const box = document.querySelector('#streamed pre');"
+        " return box.scrollTop > 0 && box.scrollTop + box.clientHeight >= box.scrollHeight - 4; }"
+    )
     (tmp_path / "done").touch()
     console.expect_state("succeeded")
     expect(page.locator("#output")).to_be_visible()
@@ -217,7 +220,10 @@ def test_a_long_run_is_cancelled_from_its_page(console: Console, tmp_path: Path)
 
 def test_a_key_is_issued_shown_once_used_and_revoked(console: Console, product: Product) -> None:
     name = f"browser-{uuid.uuid4().hex[:8]}"
+    console.open("security/apikey/add/")
+    console.check()
     key = issue_key(console, name)
+    console.check()
     assert execute(product, key, "text.count_words", text="a b") == "succeeded"
     console.open(f"security/apikey/?q={name}")
     console.page.get_by_role("link", name=name).click()
@@ -265,24 +271,23 @@ def test_the_overview_shows_a_run_without_being_loaded_again(console: Console, p
     expect(page.locator("#overview table")).to_contain_text("sample_tools.report@1.0.0")
     assert console.is_marked()
     assert page.evaluate("window.scrollY") == 200
-    console.check()
 
 
 def test_who_is_connected_is_seen_and_can_be_sent_away(console: Console, product: Product) -> None:
     name = f"agent-{uuid.uuid4().hex[:8]}"
 
-    with connected(product, product.agent_api_key, name=name):
+    with connected(product, product.agent_api_key, name=name) as closed:
         console.open("protocol/session/")
         row = console.page.get_by_role("link", name=name)
         # The list reads itself again: it may have been there before the agent.
         expect(row).to_be_visible()
-        console.check()
         row.click()
         console.act("Close connection")
         console.confirm("Close the connection")
         expect(console.page.locator("#content")).to_contain_text("4403")
         expect(console.page.locator("#page-actions").get_by_role("link", name="Close connection")).to_have_count(0)
         console.check()
+        assert closed.result(timeout=STAY_SECONDS) == 4403
 
 
 @pytest.mark.parametrize("path", LISTS)

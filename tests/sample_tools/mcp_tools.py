@@ -47,7 +47,7 @@ def stream(context: ToolContext, path: str, *, steps: int = 100) -> int:
         number += 1
         context.progress(min(number / steps, 1.0), f"step {number}")
         context.emit_output(f"line {number}\n")
-        time.sleep(0.1)
+        time.sleep(0.05)
     return number
 
 

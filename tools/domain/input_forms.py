@@ -91,7 +91,11 @@ class Typed:
 
 
 def make_fields(*, schema: JsonSchema) -> tuple[InputField, ...] | None:
-    """A field for each property; ``None``: the input is not an object with named properties, or has too many."""
+    """A field for each property; ``None``: the input is not an object with named properties, or has too many.
+
+    What must be there comes first, in the order in which the schema demands it: a database may have lost the
+    properties' own.
+    """
     resolved = _resolve(schema, root=schema)
     properties = resolved.get("properties", {})
     is_closed = bool(properties) or resolved.get("additionalProperties", True) is False
@@ -99,10 +103,9 @@ def make_fields(*, schema: JsonSchema) -> tuple[InputField, ...] | None:
         return None
     if len(properties) > MAX_FIELDS:
         return None
-    required = resolved.get("required", [])
-    return tuple(
-        _make_field(name, part, root=schema, is_required=name in required) for name, part in properties.items()
-    )
+    required = [name for name in resolved.get("required", []) if name in properties]
+    names = [*dict.fromkeys(required), *(name for name in properties if name not in required)]
+    return tuple(_make_field(name, properties[name], root=schema, is_required=name in required) for name in names)
 
 
 def make_skeleton(*, schema: JsonSchema) -> str:

@@ -24,7 +24,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 
 document.addEventListener("htmx:afterSettle", (event) => {
   for (const box of listScrolled(event.detail.target.id)) {
-    const [left, top, wasFollowed] = scrolled.get(getPlace(box)) ?? [0, 0, false];
+    const [left, top, wasFollowed] = scrolled.get(getPlace(box)) ?? [0, 0, isStream(box)];
     box.scrollTo(left, wasFollowed ? box.scrollHeight : top);
   }
 });
@@ -37,7 +37,11 @@ function getPlace(box) {
 
 // Whether who looks wants to see what comes next: output that is streamed, as far as it was read.
 function isFollowed(box) {
-  return box.closest("#streamed") !== null && box.scrollTop + box.clientHeight >= box.scrollHeight - 4;
+  return isStream(box) && box.scrollTop + box.clientHeight >= box.scrollHeight - 4;
+}
+
+function isStream(box) {
+  return box.closest("#streamed") !== null;
 }
 
 // A page's actions are put in place anew only where they are others: a dialog may just be on its way to one of them.
@@ -99,7 +103,10 @@ class Follower {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
-  document.querySelectorAll("[data-live]").forEach((element) => new Follower(element).open());
+  for (const element of document.querySelectorAll("[data-live]")) {
+    document.querySelectorAll("#streamed .mcp-json").forEach((box) => box.scrollTo(0, box.scrollHeight));
+    new Follower(element).open();
+  }
 });
 
 // Icons are words in a font of pictures: no part of what a control is called, unless it has no other name.

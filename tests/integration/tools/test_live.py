@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.contrib.auth.models import Permission
+from django.db import connections
 from django.test import AsyncClient
 from django.urls import reverse
 
@@ -34,6 +36,13 @@ SECONDS = 10.0
 def _prepared(transactional_db: None, valkey_url: str) -> None:
     ensure_builtin_roles()
     services.synchronise_tools()
+
+
+@pytest.fixture(autouse=True)
+async def _closed(_prepared: None) -> AsyncIterator[None]:
+    """Give back the database connection of the thread that asynchronous tests do their synchronous part in."""
+    yield
+    await sync_to_async(connections.close_all)()
 
 
 @pytest.fixture

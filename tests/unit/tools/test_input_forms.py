@@ -191,6 +191,11 @@ def test_some_inputs_have_no_form(schema: dict[str, Any]) -> None:
     assert make_fields(schema=schema) is None
 
 
+def test_what_must_be_there_comes_first() -> None:
+    schema = make_schema({"a": {}, "b": {}, "c": {}}, required=("c", "b", "unknown", "c"))
+    assert [field.name for field in make_fields(schema=schema) or ()] == ["c", "b", "a"]
+
+
 def test_a_tool_that_takes_nothing_has_an_empty_form() -> None:
     assert make_fields(schema=make_schema()) == ()
     assert read_fields(fields=(), texts=()).value == {}
