@@ -34,13 +34,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "product" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("product"))
     if IS_DAPHNE:
-        kept = [item for item in items if item.get_closest_marker("own_web_server") is None]
+        kept = [item for item in items if asks_any_server(item)]
         config.hook.pytest_deselected(items=list(set(items) - set(kept)))
         items[:] = kept
     if settings.MCP.database_url is not None:
         kept = [item for item in items if touches_database(item)]
         config.hook.pytest_deselected(items=list(set(items) - set(kept)))
         items[:] = kept
+
+
+def asks_any_server(item: pytest.Item) -> bool:
+    """Whether the test asks a running product for what whichever web server does."""
+    is_shared = bool({"product", "impatient", "newcomers"} & set(getattr(item, "fixturenames", ())))
+    return is_shared and item.get_closest_marker("own_web_server") is None
 
 
 def touches_database(item: pytest.Item) -> bool:

@@ -425,6 +425,7 @@ async def test_after_the_broker_was_lost_runs_and_their_events_go_on_by_themselv
                     break
 
 
+@pytest.mark.own_web_server
 async def test_a_stop_lets_a_run_finish_answers_it_and_closes_with_1012(impatient: Product, tmp_path: Path) -> None:
     path = tmp_path / "go"
     async with open_session(impatient.websocket_url, impatient.agent_api_key) as client, client.kept_alive():
