@@ -529,6 +529,7 @@ def deaf_peer(product: Product, keys: Keys) -> DeafPeer:
     return DeafPeer(product.websocket_url, keys.other)
 
 
+@pytest.mark.own_web_server
 @pytest.mark.usefixtures("deaf_peer")
 async def test_a_peer_that_does_not_read_holds_nobody_up(client: Client) -> None:
     for _ in range(20):
@@ -615,6 +616,7 @@ async def test_a_connection_without_heartbeats_is_closed_and_one_with_them_stays
 # At the end of the module, since it takes its time while the others run.
 
 
+@pytest.mark.own_web_server
 async def test_a_peer_that_does_not_read_is_cut_off(product: Product, deaf_peer: DeafPeer, client: Client) -> None:
     await asyncio.to_thread(deaf_peer.join, 25)
     assert deaf_peer.cut_off_after is not None, "it is still connected"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -33,7 +34,8 @@ class ProgressRecorder:
         self._channel = channel
         self._pending: list[ExecutionEvent] = []
         self._kept = 0
-        self._last_write = time.monotonic()
+        # So that the first report is written at once: a tool may say one thing and then work for long.
+        self._last_write = -math.inf
         self._second = 0
         self._sent_this_second = 0
 
