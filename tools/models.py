@@ -149,10 +149,14 @@ class Execution(models.Model):
             ),
         ]
         indexes: ClassVar = [
-            # With what lists are filtered by, so that a filter that matches little reads the index and not the rows.
-            models.Index(fields=["-created_at", "state", "priority", "mode"], name="execution_created"),
-            models.Index(fields=["tool", "-created_at", "state"], name="execution_tool"),
-            models.Index(fields=["requested_by", "-created_at", "state"], name="execution_requester"),
+            # In the order of the lists to the last, so that a database without statistics sorts nothing, and with what
+            # lists are filtered by, so that a filter that matches little reads the index and not the rows.
+            models.Index(fields=["-created_at", "-id", "state", "priority", "mode"], name="execution_created"),
+            models.Index(fields=["tool", "-created_at", "-id", "state", "priority", "mode"], name="execution_tool"),
+            models.Index(
+                fields=["requested_by", "-created_at", "-id", "state", "tool", "priority", "mode"],
+                name="execution_requester",
+            ),
             models.Index(fields=["message_id"], name="execution_message_id"),
             models.Index(fields=["trace_id"], name="execution_trace_id"),
             models.Index(fields=["finished_at"], name="execution_finished"),
