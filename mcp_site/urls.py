@@ -14,6 +14,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
     path("api/v1/", include("protocol.api.urls")),
+    path("api/v1/", include("security.api.urls")),
     path("api/v1/", include("tools.api.urls")),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="openapi"), name="api-docs"),
     re_path(r"^api/", show_not_found),

@@ -14,7 +14,8 @@ from typing import Any, Final, cast
 from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RadioFilter
@@ -102,6 +103,25 @@ class ReadOnlyAdmin(ModelAdmin):
         return False
 
 
+def get_row(model_admin: ModelAdmin, request: HttpRequest, object_id: str) -> Any:
+    """The row of an action's address.
+
+    Raises:
+        Http404: there is none, or the address names none.
+    """
+    row = model_admin.get_object(request, object_id)
+    if row is None:
+        raise Http404
+    return row
+
+
+def lead_to(model_admin: ModelAdmin, object_id: object) -> HttpResponse:
+    """What a dialog's request is answered with: the browser goes to that row's page."""
+    options = model_admin.model._meta
+    page = reverse(f"admin:{options.app_label}_{options.model_name}_change", args=[object_id])
+    return HttpResponse(headers={"HX-Redirect": page})
+
+
 class ConnectedFilter(RadioFilter):
     title = "connection"
     parameter_name = "connected"
@@ -121,6 +141,7 @@ class SessionAdmin(ReadOnlyAdmin):
     search_fields = ["account__username", "client_name", "remote_address"]
     search_help_text = "Account, client, address or id"
     sortable_by = ["since"]
+    list_before_template = "console/refreshing_list.html"
     fieldsets = [
         (None, {"fields": ["state", "account", "client", "remote_address", "id"]}),
         ("Time", {"fields": ["created_at", "seen_at", "ended_at", "how_it_ended"]}),

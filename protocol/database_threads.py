@@ -12,8 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
 from protocol.errors import Overloaded, StorageUnavailable
 
@@ -64,7 +65,21 @@ def run_with_connections(function: Callable[P, T], *args: P.args, **kwargs: P.kw
         close_old_connections()
 
 
+async def release_request_thread() -> None:
+    """End the thread that Django keeps for the current HTTP request, and its database connections.
+
+    For a response that is streamed from the event loop for long: Django would keep both until its end. What the
+    request still does in a thread afterwards gets a new one.
+    """
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    if context is None or context not in SyncToAsync.context_to_thread_executor:
+        return
+    await sync_to_async(connections.close_all)()
+    SyncToAsync.context_to_thread_executor.pop(context).shutdown(wait=False)
+
+
 _threads: DatabaseThreads | None = None
+_watch: DatabaseThreads | None = None
 _lock = threading.Lock()
 
 
@@ -75,3 +90,12 @@ def get_database_threads() -> DatabaseThreads:
         if _threads is None:
             _threads = DatabaseThreads(count=settings.DATABASE_THREADS)
         return _threads
+
+
+def get_watch_thread() -> DatabaseThreads:
+    """One more thread, for what must not wait behind commands; made at first use."""
+    global _watch
+    with _lock:
+        if _watch is None:
+            _watch = DatabaseThreads(count=1)
+        return _watch

@@ -1,4 +1,4 @@
-"""What one web process does for all of its links: wake-ups in, outbox reads, deadlines, saying that sessions are alive.
+"""What one web process does for all of its links: wake-ups in, outbox reads, deadlines, revocations, signs of life.
 
 One hub an event loop, started with the first connection. Outbox reads are shared: whatever asked while one read was
 on its way is served by the next, in one hop to a database thread.
@@ -19,8 +19,9 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 from django.utils import timezone
 
-from protocol import outbox, sessions
+from protocol import outbox, revocations, sessions
 from protocol.database_threads import get_database_threads
+from protocol.domain.expiry import DEFAULT_EXPIRY_TIMES, ExpiryStage, ExpiryTimes, get_expiry_stage
 from protocol.domain.states import Close, State
 from protocol.errors import MCPError
 from protocol.link import Link
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.5
 POLL_SECONDS = 1.0
 """How often the outbox is read without a wake-up."""
+WATCH_SECONDS = 0.5
+"""How often it is asked whether anything was revoked."""
 SLOW_READER_SECONDS = 10.0
 HEARTBEATS_MISSED = 2
 RECONNECT_SECONDS = 1.0
@@ -48,8 +51,9 @@ EXPIRE_GRACE_SECONDS = 1.0
 class Hub:
     """See the module. Belongs to one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, expiry_times: ExpiryTimes = DEFAULT_EXPIRY_TIMES) -> None:
         self.channel = ""
+        self.expiry_times = expiry_times
         self._has_channel = asyncio.Event()
         self.links: set[Link] = set()
         self.is_draining = False
@@ -64,7 +68,9 @@ class Hub:
         """Start the hub's own tasks; again, it does nothing."""
         if not self._tasks:
             loop = asyncio.get_running_loop()
-            self._tasks = [loop.create_task(run()) for run in (self._receive, self._deliver, self._keep_time)]
+            self._tasks = [
+                loop.create_task(run()) for run in (self._receive, self._deliver, self._keep_time, self._watch)
+            ]
 
     async def stop(self) -> None:
         """Cancel the hub's own tasks."""
@@ -90,6 +96,18 @@ class Hub:
     def add_session(self, link: Link) -> None:
         """The link has its session: wake-ups for it are for this link."""
         self._by_session[link.session_id] = link
+
+    def keep_expiry(self, link: Link) -> None:
+        """Say once that the link's credential ends soon; close when it ended long enough ago."""
+        if link.principal is None or not link.is_authenticated:
+            return
+        expires_at = link.principal.expires_at
+        match get_expiry_stage(expires_at=expires_at, now=timezone.now(), times=self.expiry_times):
+            case ExpiryStage.EXPIRING if link.warned_of != expires_at:
+                link.warned_of = expires_at
+                link.emit("session.token_expiring", {"expires_at": expires_at}, correlation_id=None)
+            case ExpiryStage.OVER:
+                link.close(Close.TOKEN_EXPIRED)
 
     async def wait_for_channel(self) -> None:
         """Wait for a moment until wake-ups can arrive: a session opened before would never get any."""
@@ -215,6 +233,7 @@ class Hub:
     async def _tick(self) -> None:
         now = time.monotonic()
         for link in list(self.links):
+            self.keep_expiry(link)
             if link.writer.blocked_since is not None and now - link.writer.blocked_since > SLOW_READER_SECONDS:
                 link.cut_off()
                 continue
@@ -237,10 +256,29 @@ class Hub:
     async def _say_connected(self) -> None:
         """Keep the sessions' rows alive, and close what has none any more: nobody would write to its outbox."""
         ended = await get_database_threads().run(sessions.touch_sessions, session_ids=list(self._by_session))
+        if not ended:
+            return
+        revoked = await get_database_threads().run(sessions.list_revoked, session_ids=ended)
         for session_id in ended:
             link = self._by_session.get(session_id)
             if link is not None:
-                link.close(Close.FAILED)
+                link.close(Close.REVOKED if session_id in revoked else Close.FAILED)
+
+    async def _watch(self) -> None:
+        is_failing = False
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await revocations.look_again(list(self.links))
+            except MCPError as error:
+                if not is_failing:
+                    logger.warning("Revocations cannot be read (%s); trying again.", error.code)
+                is_failing = True
+            except Exception:
+                # The edge of a task that must not end: nothing would be revoked any more.
+                logger.exception("Revocations cannot be read; trying again.")
+            else:
+                is_failing = False
 
     async def _acknowledge(self) -> None:
         news = {link: link.delivery.acknowledged for link in self.links if link.delivery.acknowledged > link.forgotten}

@@ -63,6 +63,9 @@ class Owner(Protocol):
     def add_session(self, link: Link) -> None:
         """The link has its session: wake-ups for it are for this link."""
 
+    def keep_expiry(self, link: Link) -> None:
+        """Say of a credential that it ends soon, if it does."""
+
     async def wait_for_channel(self) -> None:
         """Wait for a moment until wake-ups can arrive."""
 
@@ -103,6 +106,10 @@ class Link:
         """Up to where the outbox knows that the client has everything."""
         self.deferred: dict[str, Deferred] = {}
         self.principal: ports.Principal | None = None
+        self.mark = 0
+        """The authenticator's, from before the principal was made: once it moves, the principal is looked at again."""
+        self.warned_of: datetime | None = None
+        """Of which end of its credential the client was told that it is near."""
         self.session_id = uuid.UUID(int=0)
         self.client_features: frozenset[str] = frozenset()
         self.writer = SocketWriter(connection=self.connection, send=send, abort=abort)
@@ -245,12 +252,14 @@ class Link:
                 self.client_features = connection.features
                 self._owner.add_session(self)
                 connection.accept_authentication(event.message_id, answer)
+                self._owner.keep_expiry(self)
         await self.writer.flush()
 
     def _judge(self, event: AuthenticationReceived) -> AuthenticationAnswer:
-        principal = ports.get_authenticator().authenticate(
-            credentials=event.credentials, remote_address=self.remote_address
-        )
+        authenticator = ports.get_authenticator()
+        # First: what is revoked while the principal is made has moved the mark by the next look.
+        mark = authenticator.get_mark()
+        principal = authenticator.authenticate(credentials=event.credentials, remote_address=self.remote_address)
         if self.principal is None:
             # Noted at once: whatever becomes of the answer, the session is ended with the link.
             self.session_id = sessions.open_session(
@@ -261,7 +270,7 @@ class Link:
             ).id
         elif principal.id != self.principal.id:
             raise AuthenticationFailed
-        self.principal = principal
+        self.principal, self.mark = principal, mark
         return AuthenticationAnswer(
             authenticated=True,
             session_id=str(self.session_id),
@@ -271,6 +280,11 @@ class Link:
             security_level_max=principal.security_level_max,
             handshake_sha256=self.connection.get_handshake_sha256(),
         )
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether it has its session, and its socket is not closing."""
+        return self.principal is not None and self.connection.state in (State.READY, State.DRAINING)
 
     # What goes out
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -39,13 +40,23 @@ class Resource:
 
 
 class Authenticator(Protocol):
-    """Turns credentials into a principal. Called in a database thread, inside no transaction."""
+    """Turns credentials into a principal, and looks at it again. Called in a database thread, inside no transaction."""
 
     def authenticate(self, *, credentials: Authentication, remote_address: str | None) -> Principal:
         """The principal.
 
         Raises:
             AuthenticationFailed: whatever was wrong; it never says which part.
+            MCPError: there were too many wrong ones; its ``retry_after_ms`` says when the next is looked at.
+        """
+
+    def get_mark(self) -> int:
+        """A number that changes with every revocation and every change of what anybody may do. One cheap query."""
+
+    def renew(self, principals: Sequence[Principal]) -> list[Principal | None]:
+        """The principals as they are now, in the same order; ``None`` for one whose credential was revoked.
+
+        Asked for only when the mark has moved.
         """
 
 

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from protocol import statements
 from protocol.domain.messages import ClientInfo
+from protocol.domain.states import Close
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Principal
 
@@ -22,6 +23,8 @@ KEPT_FOR = timedelta(days=7)
 """How long an ended session stays visible."""
 EXPIRE_LIMIT = 1_000
 """Rows ended or deleted in one transaction."""
+MAX_IDS_A_QUERY = 500
+"""Databases bound how many values a query takes."""
 
 
 def open_session(*, principal: Principal, channel: str, client: ClientInfo, remote_address: str | None) -> Session:
@@ -69,6 +72,16 @@ def touch_sessions(*, session_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     if live.update(seen_at=timezone.now()) == len(session_ids):
         return set()
     return set(session_ids) - set(live.values_list("id", flat=True))
+
+
+def list_revoked(*, session_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of the sessions that were ended by revoking them."""
+    ids = list(session_ids)
+    revoked: set[uuid.UUID] = set()
+    for start in range(0, len(ids), MAX_IDS_A_QUERY):
+        batch = Session.objects.filter(id__in=ids[start : start + MAX_IDS_A_QUERY], close_code=Close.REVOKED.code)
+        revoked.update(batch.values_list("id", flat=True))
+    return revoked
 
 
 def expire_sessions() -> int:

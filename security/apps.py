@@ -11,7 +11,8 @@ class SecurityConfig(AppConfig):
 
     def ready(self) -> None:
         from protocol import ports
+        from security import receivers  # noqa: F401  # importing it connects them
         from security.domain.authorization import PolicyAuthorizer
-        from security.services import ApiKeyAuthenticator
+        from security.services import CredentialsAuthenticator
 
-        ports.bind(authenticator=ApiKeyAuthenticator(), authorizer=PolicyAuthorizer())
+        ports.bind(authenticator=CredentialsAuthenticator(), authorizer=PolicyAuthorizer())

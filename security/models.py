@@ -1,4 +1,4 @@
-"""Accounts, roles with their grants, and API keys: what is stored, and the constraints that always hold.
+"""Accounts, roles with their grants, keys, tokens and counters: what is stored, and the constraints that always hold.
 
 Writes go through ``services``, reads through ``selectors``; what a pattern or a key means is ``domain``'s. The manager
 is here because Django's own commands call it.
@@ -22,7 +22,7 @@ from django.utils import timezone
 from uuid_utils.compat import uuid7
 
 from protocol.domain.messages import SecurityLevel
-from security.domain import api_keys, policy
+from security.domain import api_keys, policy, tokens
 
 MAX_SCOPES = 50
 
@@ -242,6 +242,97 @@ class ApiKey(models.Model):
 
     def get_state(self, *, now: datetime) -> api_keys.KeyState:
         return api_keys.get_key_state(expires_at=self.expires_at, revoked_at=self.revoked_at, now=now)
+
+
+class IssuedToken(models.Model):
+    """An access or a refresh token. Its text is not stored: its signature proves it, this row says if it counts."""
+
+    class Kind(models.TextChoices):
+        ACCESS = tokens.TokenKind.ACCESS.value, "access"
+        REFRESH = tokens.TokenKind.REFRESH.value, "refresh"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False, help_text="The token's jti.")
+    family_id = models.UUIDField(
+        db_index=True, editable=False, help_text="The same for all tokens that came of one sign-in; revoked together."
+    )
+    kind = models.CharField(max_length=10, choices=Kind)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="issued_tokens")
+    api_key = models.ForeignKey(
+        ApiKey,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="issued_tokens",
+        help_text="The key that the family was obtained with; empty: a password.",
+    )
+    password_stamp = models.CharField(
+        max_length=64, blank=True, editable=False, help_text="Of the password that the family was obtained with."
+    )
+    scopes = models.JSONField(default=list, blank=True, validators=[validate_scopes])
+    remote_address = models.GenericIPAddressField(null=True, blank=True)
+    issued_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(db_index=True)
+    spent_at = models.DateTimeField(null=True, blank=True, help_text="When a refresh token was used, once.")
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-issued_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind__in=[kind.value for kind in tokens.TokenKind]), name="security_token_kind_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(expires_at__gt=F("issued_at")), name="security_token_expires_after_issue"
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="refresh") | Q(spent_at__isnull=True), name="security_token_only_refresh_is_spent"
+            ),
+            models.CheckConstraint(
+                condition=Q(api_key__isnull=False, password_stamp="")
+                | (Q(api_key__isnull=True) & ~Q(password_stamp="")),
+                name="security_token_has_one_ground",
+            ),
+            # Whoever spends one makes the next: never can two of a family be used.
+            models.UniqueConstraint(
+                fields=["family_id"],
+                condition=Q(kind="refresh", spent_at__isnull=True, revoked_at__isnull=True),
+                name="security_token_one_refresh_a_family",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+    def get_state(self, *, now: datetime) -> tokens.TokenState:
+        return tokens.get_token_state(
+            expires_at=self.expires_at, spent_at=self.spent_at, revoked_at=self.revoked_at, now=now
+        )
+
+
+class LoginFailure(models.Model):
+    """A counter of wrong passwords, as ``domain.lockout`` has it: gone once its moment has passed."""
+
+    key = models.CharField(primary_key=True, max_length=120, help_text="An address, or a name's digest at an address.")
+    clear_at = models.DateTimeField(db_index=True, help_text="When everything that it counted is forgotten.")
+
+    def __str__(self) -> str:
+        return f"{self.key} until {self.clear_at:%Y-%m-%d %H:%M:%S}"
+
+
+class RevocationMark(models.Model):
+    """One row that every revocation and every change of grants moves on; processes with connections watch it."""
+
+    ONLY_ID = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=ONLY_ID)
+    value = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="security_mark_one_row")]
+
+    def __str__(self) -> str:
+        return str(self.value)
 
 
 class AuditQuerySet(models.QuerySet["AuditEvent"]):

@@ -199,7 +199,11 @@ class Client:
 
     async def authenticate(self, key: str) -> Message:
         """Show an API key; the server's answer."""
-        answer = await self.wait_for_reply(await self.send("authentication", {"method": "api_key", "key": key}))
+        return await self.show(method="api_key", key=key)
+
+    async def show(self, **credentials: str) -> Message:
+        """Show credentials of any kind; the server's answer."""
+        answer = await self.wait_for_reply(await self.send("authentication", credentials))
         if answer.type == "authentication":
             self.session_id = answer.payload["session_id"]
         return answer

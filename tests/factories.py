@@ -13,12 +13,13 @@ from datetime import datetime
 from django.apps import apps
 from uuid_utils.compat import uuid7
 
-from protocol.domain.messages import SecurityLevel
+from protocol.domain.messages import ApiKeyCredentials, PasswordCredentials, SecurityLevel
+from protocol.ports import get_authenticator
 from security import services
 from security.domain.authorization import AccountPrincipal
 from security.domain.policy import Effect, GrantRule
 from security.models import Account, Role
-from security.services import IssuedKey
+from security.services import IssuedKey, IssuedTokens
 
 _numbers = itertools.count(1)
 
@@ -72,6 +73,24 @@ def issue_key(
     return services.issue_api_key(
         account=account or create_service(), name="test", scopes=scopes, expires_at=expires_at
     )
+
+
+def issue_tokens(*, key: IssuedKey | None = None) -> IssuedTokens:
+    """A pair obtained with the key, or with one of a new agent."""
+    credentials = ApiKeyCredentials((key or issue_key()).secret)
+    principal = get_authenticator().authenticate(credentials=credentials, remote_address="127.0.0.1")
+    return services.issue_tokens(principal=principal, remote_address="127.0.0.1", trace_id=uuid7().hex)
+
+
+PASSWORD = "correct horse battery"  # of the tests' persons
+
+
+def sign_in() -> tuple[Account, IssuedTokens]:
+    """A new person whose password is ``PASSWORD``, and a pair obtained with it."""
+    person = create_person(password=PASSWORD)
+    credentials = PasswordCredentials(username=person.username, password=PASSWORD)
+    principal = get_authenticator().authenticate(credentials=credentials, remote_address="127.0.0.1")
+    return person, services.issue_tokens(principal=principal, remote_address="127.0.0.1", trace_id=uuid7().hex)
 
 
 def allow(action: str, resource: str = "*:*") -> GrantRule:

@@ -32,11 +32,13 @@ Version = Annotated[str, Meta(max_length=MAX_VERSION_LENGTH)]
 
 
 class ListArguments(Struct, frozen=True, forbid_unknown_fields=True):
-    capability: ToolName | None = None
-    query: Annotated[str, Meta(max_length=200)] | None = None
+    capability: Annotated[ToolName | None, Meta(description="Only tools that have it.")] = None
+    query: Annotated[
+        Annotated[str, Meta(max_length=200)] | None, Meta(description="Only tools with this in name or description.")
+    ] = None
     state: Literal["enabled", "disabled", "unavailable", "quarantined"] | None = None
-    cursor: ToolName | None = None
-    limit: Annotated[int, Meta(ge=1, le=200)] = 50
+    cursor: Annotated[ToolName | None, Meta(description="The `next_cursor` of the page before.")] = None
+    limit: Annotated[int, Meta(ge=1, le=200, description="Of a page.")] = 50
 
 
 class DescribeArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,21 +82,32 @@ class Cancelled(Struct, frozen=True):
 
 
 class ListExecutionsArguments(Struct, frozen=True, forbid_unknown_fields=True):
-    tool: ToolName | None = None
-    state: Annotated[tuple[ExecutionState, ...], Meta(max_length=len(ExecutionState))] = ()
-    requested_by: Annotated[str, Meta(max_length=150)] | None = None
-    """An account's name."""
-    created_from: Annotated[datetime, Meta(tz=True)] | None = None
-    created_before: Annotated[datetime, Meta(tz=True)] | None = None
-    order: selectors.ExecutionOrder = selectors.ExecutionOrder.NEWEST_FIRST
-    cursor: Annotated[str, Meta(max_length=200)] | None = None
-    """Of the page before: its ``next_cursor``."""
-    limit: Annotated[int, Meta(ge=1, le=200)] = 50
+    tool: Annotated[ToolName | None, Meta(description="Runs of this tool, whatever its version.")] = None
+    state: Annotated[
+        tuple[ExecutionState, ...],
+        Meta(max_length=len(ExecutionState), description="Runs in one of these states; none: in any."),
+    ] = ()
+    requested_by: Annotated[
+        Annotated[str, Meta(max_length=150)] | None, Meta(description="Runs that the account of this name asked for.")
+    ] = None
+    created_from: Annotated[
+        Annotated[datetime, Meta(tz=True)] | None, Meta(description="Runs accepted then or later.")
+    ] = None
+    created_before: Annotated[
+        Annotated[datetime, Meta(tz=True)] | None, Meta(description="Runs accepted before then.")
+    ] = None
+    order: Annotated[selectors.ExecutionOrder, Meta(description="By the time of acceptance.")] = (
+        selectors.ExecutionOrder.NEWEST_FIRST
+    )
+    cursor: Annotated[
+        Annotated[str, Meta(max_length=200)] | None, Meta(description="The `next_cursor` of the page before.")
+    ] = None
+    limit: Annotated[int, Meta(ge=1, le=200, description="Of a page.")] = 50
 
 
 class GetExecutionArguments(Struct, frozen=True, forbid_unknown_fields=True):
     execution: uuid.UUID
-    after: Annotated[int, Meta(ge=0)] = 0
+    after: Annotated[int, Meta(ge=0, description="Only events past this position.")] = 0
 
 
 @command("tools.list", action="tools.view")

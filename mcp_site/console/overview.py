@@ -5,7 +5,7 @@ Read on each request, and every few seconds while the page is open, so each figu
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -16,26 +16,27 @@ from django.urls import reverse
 from django.utils import timezone
 from msgspec import Struct
 
+from protocol.domain.messages import Priority
 from protocol.selectors import count_connected_sessions
 from protocol.sessions import LOST_AFTER
 from tools import selectors
 from tools.admin.labels import EXECUTION_COLOURS, make_label
-from tools.domain.states import ExecutionState
-from tools.domain.timing import get_ran_seconds
+from tools.domain.states import TERMINAL_STATES, ExecutionState
+from tools.domain.timing import describe_duration, get_ran_seconds
 
 FIRST_RUN_FOLDER: Final = "first-run"
 SPAN: Final = timedelta(hours=24)
 LATEST: Final = 12
 MAX_FILES: Final = 10
 FAILURES: Final = (ExecutionState.FAILED, ExecutionState.TIMED_OUT, ExecutionState.INTERRUPTED)
-WAITING: Final = (ExecutionState.QUEUED, ExecutionState.AWAITING_APPROVAL)
+ENDED: Final = tuple(state for state in ExecutionState if state in TERMINAL_STATES)
 
 
 class Figure(Struct, frozen=True, kw_only=True):
     """One number of the page."""
 
     title: str
-    value: int
+    value: int | str
     note: str = ""
     url: str = ""
     is_bad: bool = False
@@ -57,8 +58,13 @@ def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
     if request.user.has_perm("protocol.view_session"):
         figures.append(make_session_figure())
     if request.user.has_perm("tools.view_execution"):
-        counts = selectors.count_executions_by_state(since=timezone.now() - SPAN)
-        figures += make_run_figures(counts)
+        now = timezone.now()
+        counts = selectors.count_executions_by_state(since=now - SPAN)
+        figures += [
+            *make_run_figures(counts),
+            *make_load_figures(now=now),
+            *make_time_figures(selectors.measure_run_times(since=now - SPAN)),
+        ]
         context |= {
             "shares": make_shares(counts),
             "counts": counts,
@@ -99,9 +105,8 @@ def make_worker_figure() -> Figure:
 
 
 def make_run_figures(counts: selectors.StateCounts) -> list[Figure]:
-    """Runs of the last day: all, those that wait, those that failed."""
-    scope = "" if counts.is_complete else f"of the newest {selectors.MAX_COUNTED:,}"
-    failed = sum(counts.by_state.get(state.value, 0) for state in FAILURES)
+    """Runs of the last day: all, and the share of those that ended that failed."""
+    failed, ended = (sum(counts.by_state.get(state.value, 0) for state in states) for states in (FAILURES, ENDED))
     return [
         Figure(
             title="Runs in 24 h",
@@ -110,13 +115,57 @@ def make_run_figures(counts: selectors.StateCounts) -> list[Figure]:
             url=link_runs(),
         ),
         Figure(
-            title="Waiting now",
-            value=sum(counts.by_state.get(state.value, 0) for state in WAITING),
-            note=scope,
-            url=link_runs(*WAITING),
+            title="Error rate in 24 h",
+            value=describe_share(failed, of=ended),
+            note=f"{failed:,} of {ended:,} that ended"
+            + ("" if counts.is_complete else f", of the newest {selectors.MAX_COUNTED:,}"),
+            url=link_runs(*FAILURES),
+            is_bad=failed > 0,
         ),
-        Figure(title="Failed in 24 h", value=failed, note=scope, url=link_runs(*FAILURES), is_bad=failed > 0),
     ]
+
+
+def make_load_figures(*, now: datetime) -> list[Figure]:
+    """What runs, and what waits for a worker."""
+    queue = selectors.measure_queue()
+    by_priority = [
+        f"{priority.value} {queue.by_priority[priority.value]:,}"
+        for priority in Priority
+        if queue.by_priority.get(priority.value)
+    ]
+    oldest = [f"the oldest for {describe_duration((now - queue.oldest_at).total_seconds())}"] if queue.oldest_at else []
+    return [
+        Figure(
+            title="Running now",
+            value=selectors.count_running_executions(),
+            url=link_runs(ExecutionState.RUNNING),
+        ),
+        Figure(
+            title="Queued now",
+            value=queue.total if queue.is_complete else f"over {queue.total:,}",
+            note=", ".join(by_priority + oldest),
+            url=link_runs(ExecutionState.QUEUED),
+        ),
+    ]
+
+
+def make_time_figures(times: selectors.RunTimes) -> list[Figure]:
+    """How long runs ran and waited: the median, and what 95 of 100 stay below."""
+    return [
+        Figure(
+            title=title,
+            value=describe_duration(found.p50_seconds) if found else "none",
+            note=f"p95 {describe_duration(found.p95_seconds)}, of the last {times.count:,}" if found else "",
+            url=link_runs(*ENDED),
+        )
+        for title, found in (("Run time, p50", times.ran), ("Time in queue, p50", times.waited))
+    ]
+
+
+def describe_share(part: int, *, of: int) -> str:
+    """A percentage; what is less than a tenth of one is not told as nothing."""
+    percents = 100 * part / of if of else 0.0
+    return f"{percents:.0f} %" if percents in (0.0, 100.0) else f"{max(percents, 0.1):.1f} %"
 
 
 def make_shares(counts: selectors.StateCounts) -> list[StateShare]:

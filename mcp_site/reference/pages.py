@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import groupby
 from typing import Final
 
 import msgspec
 
 from mcp_site.reference.markdown import Field, list_fields, make_state_diagram, make_table, wrap_paragraph
+from mcp_site.reference.rest import make_rest_page
 from mcp_site.settings.environment import CLIENT_VARIABLES, Variable, list_variables
 from protocol.domain.messages import MessageType
 from protocol.domain.states import EXPECTED, TRANSITIONS, Close, State
@@ -180,6 +182,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "commands.md": make_commands_page,
     "states.md": make_states_page,
     "tools.md": make_tools_page,
+    "rest.md": partial(make_rest_page, MADE),
 }
 """The generated pages of ``docs/reference/``."""
 

@@ -207,6 +207,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "reap executions": {"task": "tools.reap_executions", "schedule": 5.0},
     "purge executions": {"task": "tools.purge_executions", "schedule": 3600.0},
     "expire sessions": {"task": "protocol.expire_sessions", "schedule": 30.0},
+    "purge credentials": {"task": "security.purge_credentials", "schedule": 300.0},
 }
 CELERY_DB_REUSE_MAX = 10_000
 
@@ -216,6 +217,8 @@ ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *MCP.allowed_hosts]
 if MCP.bind not in ("0.0.0.0", "::", *ALLOWED_HOSTS):  # noqa: S104  # compared, not bound
     ALLOWED_HOSTS.append(f"[{MCP.bind}]" if ":" in MCP.bind else MCP.bind)
 
+# Counts wrong passwords; whoever adds a backend adds a way around that.
+AUTHENTICATION_BACKENDS = ["security.backends.PasswordBackend"]
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.ScryptPasswordHasher",

@@ -138,6 +138,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         float, Meta(ge=1, le=3600, description="How long a stop waits for what still runs before it cuts it off.")
     ] = 8
 
+    access_token_minutes: Annotated[int, Meta(ge=1, le=720, description="How long an access token lasts.")] = 15
+    refresh_token_days: Annotated[
+        int, Meta(ge=1, le=365, description="How long a refresh token lasts that is not used; its use makes a new one.")
+    ] = 14
+
     default_tool_timeout_seconds: Annotated[
         float, Meta(gt=0, le=86_400, description="How long a tool may run when it states no timeout itself.")
     ] = 30

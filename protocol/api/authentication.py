@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from protocol import ports
 from protocol.database_threads import get_database_threads
-from protocol.domain.messages import ApiKeyCredentials, Authentication
+from protocol.domain.messages import ApiKeyCredentials, Authentication, JwtCredentials
 from protocol.errors import AuthenticationFailed, AuthenticationRequired
 
-MAX_TOKEN_LENGTH = 8192
+MAX_TOKEN_LENGTH = 4096
 KEY_MARK = "mcp_"
 """What an API key begins with; a JWT does not."""
 
@@ -43,9 +43,9 @@ def make_credentials(token: str) -> Authentication:
     Raises:
         AuthenticationFailed: it is too long to be one of ours.
     """
-    if len(token) > MAX_TOKEN_LENGTH or not token.startswith(KEY_MARK):
+    if len(token) > MAX_TOKEN_LENGTH:
         raise AuthenticationFailed
-    return ApiKeyCredentials(key=token)
+    return ApiKeyCredentials(key=token) if token.startswith(KEY_MARK) else JwtCredentials(token=token)
 
 
 async def authenticate(*, credentials: Authentication, remote_address: str | None) -> Caller:

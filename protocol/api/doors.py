@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from protocol import dispatch
 from protocol.api.authentication import Caller
-from protocol.database_threads import get_database_threads
+from protocol.database_threads import get_database_threads, release_request_thread
 from protocol.domain.messages import ErrorPayload, Priority, ResponsePayload, SecurityLevel
 from protocol.errors import SystemTimeout, TokenExpired
 from protocol.registry import Command, CommandContext, Deferred, Stored
@@ -84,6 +84,7 @@ async def run_call(call: Call, *, decode: Callable[[Command], Any]) -> ResponseP
 async def _follow(deferred: Deferred) -> ResponsePayload | ErrorPayload:
     """The answer, once it is there; at the deadline the command is ended, and says so."""
     assert deferred.deadline is not None  # noqa: S101  # whoever has no session waits until a deadline
+    await release_request_thread()
     remaining = (deferred.deadline - timezone.now()).total_seconds()
     answer = await deferred.follow(max(0.0, remaining))
     if answer is None:

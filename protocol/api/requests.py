@@ -62,7 +62,8 @@ class ApiView(APIView):
 
     trace_id: str
     """Of this request: the caller's own, if it sent ``traceparent``."""
-    _allowance: Allowance | None = None
+    allowance: Allowance | None = None
+    """What is left to the caller, to be told in the answer's headers."""
 
     async def dispatch(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]  # ours is asynchronous
         """Answer the request; whatever goes wrong becomes a problem."""
@@ -83,8 +84,8 @@ class ApiView(APIView):
         # A caller's mistake is no news of the server's; what failed here was logged with its trace.
         response._has_been_logged = True  # type: ignore[attr-defined]  # noqa: SLF001  # Django has no public way to say so
         response.headers.setdefault("Cache-Control", "no-store")
-        if self._allowance is not None:
-            throttling.add_headers(response, self._allowance)
+        if self.allowance is not None:
+            throttling.add_headers(response, self.allowance)
         return response
 
     def _find_handler(self, request: HttpRequest) -> Any:
@@ -114,9 +115,9 @@ class ApiView(APIView):
             caller = await authenticate(credentials=credentials, remote_address=address)
         except AuthenticationFailed:
             # Counted only where it fails: who is known is not held to the failures of others behind one address.
-            self._allowance = throttling.get_stranger_limiter().count(address or "")
+            self.allowance = throttling.get_stranger_limiter().count(address or "")
             raise
-        self._allowance = throttling.get_account_limiter().count(str(caller.principal.id))
+        self.allowance = throttling.get_account_limiter().count(str(caller.principal.id))
         return caller
 
 

@@ -162,6 +162,13 @@ class HandshakeAnswer(Struct, frozen=True):
     extensions: dict[str, Any] = {}
 
 
+class JwtCredentials(Struct, frozen=True, forbid_unknown_fields=True, tag_field="method", tag="jwt"):
+    token: Annotated[str, Meta(max_length=4096)]
+
+    def __repr__(self) -> str:
+        return "JwtCredentials(token=<hidden>)"
+
+
 class ApiKeyCredentials(Struct, frozen=True, forbid_unknown_fields=True, tag_field="method", tag="api_key"):
     key: Annotated[str, Meta(max_length=512)]
 
@@ -169,9 +176,18 @@ class ApiKeyCredentials(Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         return "ApiKeyCredentials(key=<hidden>)"
 
 
-Authentication = ApiKeyCredentials
-"""Every kind of credentials; a union once there are more methods than one."""
-AUTHENTICATION_METHODS = ("api_key",)
+class PasswordCredentials(Struct, frozen=True, forbid_unknown_fields=True, tag_field="method", tag="password"):
+    username: Annotated[str, Meta(max_length=150)]
+    password: Annotated[str, Meta(max_length=1024)]
+
+    def __repr__(self) -> str:
+        # The name too: now and then somebody types the password there.
+        return "PasswordCredentials(username=<hidden>, password=<hidden>)"
+
+
+Authentication = JwtCredentials | ApiKeyCredentials | PasswordCredentials
+"""Every kind of credentials, told apart by ``method``."""
+AUTHENTICATION_METHODS = ("jwt", "api_key", "password")
 
 
 class PrincipalInfo(Struct, frozen=True):

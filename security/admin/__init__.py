@@ -10,7 +10,20 @@ from __future__ import annotations
 from security.admin.accounts import AccountAdmin
 from security.admin.audit import AuditEventAdmin
 from security.admin.keys import ApiKeyAdmin
-from security.admin.permissions import get_actor
+from security.admin.login import ConsoleLoginForm
+from security.admin.permissions import get_actor, get_principal, make_trace_id
 from security.admin.roles import GroupAdmin, RoleAdmin
+from security.admin.sessions import ClosableSessionAdmin
 
-__all__ = ["AccountAdmin", "ApiKeyAdmin", "AuditEventAdmin", "GroupAdmin", "RoleAdmin", "get_actor"]
+__all__ = [
+    "AccountAdmin",
+    "ApiKeyAdmin",
+    "AuditEventAdmin",
+    "ClosableSessionAdmin",
+    "ConsoleLoginForm",
+    "GroupAdmin",
+    "RoleAdmin",
+    "get_actor",
+    "get_principal",
+    "make_trace_id",
+]

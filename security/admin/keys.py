@@ -14,13 +14,13 @@ from django.core.exceptions import ValidationError
 from django.db.models import ForeignKey, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextareaWidget
 
+from protocol.admin import get_row, lead_to
 from security import selectors, services
 from security.admin.permissions import get_actor
 from security.domain.api_keys import KeyState
@@ -174,10 +174,10 @@ class ApiKeyAdmin(ModelAdmin):
         },
     )
     def revoke_key(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
-        api_key = self.get_object(request, object_id)
+        api_key: ApiKey = get_row(self, request, object_id)
         if services.revoke_api_key(api_key=api_key, revoked_by=get_actor(request)):
             self.log_change(request, api_key, "Revoked.")
-        return HttpResponse(headers={"HX-Redirect": reverse("admin:security_apikey_change", args=[object_id])})
+        return lead_to(self, api_key.pk)
 
     @display(description="scopes")
     def scope_lines(self, obj: ApiKey) -> str:

@@ -1,17 +1,30 @@
-"""Who is signed in to the console, and the permissions that its pages of accounts and roles share."""
+"""Who is signed in to the console, in whose name it calls services, and permissions that several pages share."""
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, cast
 
 from django.http import HttpRequest
 
+from protocol.ports import Principal
 from security.models import Account
+from security.selectors import get_account_principal
 
 
 def get_actor(request: HttpRequest) -> Account:
     """Who is signed in; the admin site lets nobody else in."""
     return cast("Account", request.user)
+
+
+def get_principal(request: HttpRequest) -> Principal:
+    """Who is signed in, with what its roles grant at this moment: the console's permissions are another matter."""
+    return get_account_principal(account=get_actor(request))
+
+
+def make_trace_id() -> str:
+    """Of one act in the console, as of one message."""
+    return uuid.uuid4().hex
 
 
 class SuperuserWrites:

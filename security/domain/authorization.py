@@ -6,6 +6,7 @@ waits, since it runs on the event loop for every command; the rules of the decis
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,12 +18,25 @@ MAX_REMEMBERED_DECISIONS: Final = 1024
 _MAX_REMEMBERED_NAME_LENGTH: Final = 200
 
 
+class CredentialKind(enum.StrEnum):
+    """What a principal showed."""
+
+    NONE = "none"
+    """It is known otherwise: the console's session, the command line."""
+    API_KEY = "api_key"
+    TOKEN = "token"  # noqa: S105  # a kind, no secret
+    PASSWORD = "password"  # noqa: S105  # a kind, no secret
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountPrincipal(Principal):
     """An account with what its roles grant, narrowed by the scopes of the credential that it showed."""
 
     grants: tuple[GrantRule, ...]
     scopes: tuple[str, ...] = ()
+    credential: CredentialKind = CredentialKind.NONE
+    password_stamp: str = field(default="", repr=False)
+    """Of the password that was shown: it tells whether the account still has that one."""
     _decisions: dict[tuple[str, Resource], Decision] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

@@ -14,7 +14,7 @@ import enum
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -144,6 +144,8 @@ class GrantRule:
     effect: Effect
     action_pattern: str
     resource_pattern: str
+    role: str = field(default="", compare=False)
+    """Whose grant it is, for telling; it has no say."""
 
     def __post_init__(self) -> None:
         parse_action_pattern(self.action_pattern)

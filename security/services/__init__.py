@@ -12,24 +12,37 @@ from security.services.accounts import (
     set_password,
 )
 from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
-from security.services.authentication import ApiKeyAuthenticator
+from security.services.authentication import CredentialsAuthenticator
 from security.services.first_run import FirstAccounts, ensure_first_accounts
+from security.services.lockout import purge_login_failures
+from security.services.passwords import check_password
+from security.services.revocation import move_revocation_mark, revoke_session
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
+from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
-    "ApiKeyAuthenticator",
+    "CredentialsAuthenticator",
     "FirstAccounts",
     "IssuedKey",
+    "IssuedTokens",
+    "check_password",
     "create_account",
     "delete_grant",
     "delete_role",
     "ensure_first_accounts",
     "generate_password",
     "issue_api_key",
+    "issue_tokens",
+    "move_revocation_mark",
+    "purge_login_failures",
+    "purge_tokens",
+    "refresh_tokens",
     "remove_password",
     "rename_api_key",
     "reset_password",
     "revoke_api_key",
+    "revoke_session",
+    "revoke_token",
     "save_account",
     "save_grant",
     "save_role",

@@ -64,13 +64,13 @@ def set_password(*, account: Account, password: str) -> None:
     _refuse_service(account)
     validate_password(password, account)
     account.set_password(password)
-    account.save(update_fields=["password"])
+    _store_password(account)
 
 
 def remove_password(*, account: Account) -> None:
     """Take the account's password away, so that it cannot sign in with one; its console sessions end."""
     account.set_unusable_password()
-    account.save(update_fields=["password"])
+    _store_password(account)
 
 
 def reset_password(*, account: Account) -> str:
@@ -82,7 +82,7 @@ def reset_password(*, account: Account) -> str:
     _refuse_service(account)
     password = generate_password()
     account.set_password(password)
-    account.save(update_fields=["password"])
+    _store_password(account)
     return password
 
 
@@ -93,7 +93,14 @@ def save_account(*, account: Account) -> None:
         ValidationError: it would not be valid.
     """
     account.full_clean()
-    account.save()
+    # One transaction: a receiver moves the mark that open connections are watched by.
+    with transaction.atomic():
+        account.save()
+
+
+def _store_password(account: Account) -> None:
+    with transaction.atomic():
+        account.save(update_fields=["password"])
 
 
 def _get_roles(names: Sequence[str]) -> list[Role]:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.utils import timezone
 
 from security.domain import api_keys
 from security.models import Account, ApiKey
+from security.services.revocation import move_revocation_mark
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +71,15 @@ def rename_api_key(*, api_key: ApiKey, name: str) -> None:
 
 
 def revoke_api_key(*, api_key: ApiKey, revoked_by: Account | None = None) -> bool:
-    """Make the key count no more, from its next use on; whether this call did it, and not an earlier one."""
+    """Make the key and its tokens count no more; whether this call did it, and not an earlier one.
+
+    Open connections by them close within a second.
+    """
     now = timezone.now()
-    is_revoked_now = bool(ApiKey.objects.filter(pk=api_key.pk, revoked_at__isnull=True).update(revoked_at=now))
+    with transaction.atomic():
+        is_revoked_now = bool(ApiKey.objects.filter(pk=api_key.pk, revoked_at__isnull=True).update(revoked_at=now))
+        if is_revoked_now:
+            move_revocation_mark()
     api_key.refresh_from_db(fields=["revoked_at"])
     if is_revoked_now:
         logger.info("API key %s revoked by %s", api_key.id, revoked_by or "the command line")

@@ -1,8 +1,12 @@
-"""Changing roles and their grants. Built-in roles are the migrations'; who has which role is ``accounts``'."""
+"""Changing roles and their grants. Built-in roles are the migrations'; who has which role is ``accounts``'.
+
+Each change is one transaction with the mark that a receiver moves: open connections have what changed within a second.
+"""
 
 from __future__ import annotations
 
 from django.core.exceptions import ValidationError
+from django.db import transaction
 
 from security.models import Grant, Role
 
@@ -15,7 +19,8 @@ def save_role(*, role: Role) -> None:
     """
     _refuse_builtin(role)
     role.full_clean()
-    role.save()
+    with transaction.atomic():
+        role.save()
 
 
 def delete_role(*, role: Role) -> None:
@@ -25,28 +30,31 @@ def delete_role(*, role: Role) -> None:
         ValidationError: it is built in.
     """
     _refuse_builtin(role)
-    role.delete()
+    with transaction.atomic():
+        role.delete()
 
 
 def save_grant(*, grant: Grant) -> None:
-    """Store a new or changed grant; it counts from its accounts' next authentication on.
+    """Store a new or changed grant.
 
     Raises:
         ValidationError: its role is built in, or a pattern is not valid.
     """
     _refuse_builtin(grant.role)
     grant.full_clean()
-    grant.save()
+    with transaction.atomic():
+        grant.save()
 
 
 def delete_grant(*, grant: Grant) -> None:
-    """Take the grant away, from its accounts' next authentication on.
+    """Take the grant away.
 
     Raises:
         ValidationError: its role is built in.
     """
     _refuse_builtin(grant.role)
-    grant.delete()
+    with transaction.atomic():
+        grant.delete()
 
 
 def _refuse_builtin(role: Role) -> None:

@@ -39,6 +39,18 @@ def report(context: ToolContext, times: int, *, end: str = "") -> int:
     return times
 
 
+@tool(timeout_seconds=60)
+def stream(context: ToolContext, path: str, *, steps: int = 100) -> int:
+    """Report and emit output, step by step, until the file is there."""
+    number = 0
+    while not Path(path).exists():
+        number += 1
+        context.progress(min(number / steps, 1.0), f"step {number}")
+        context.emit_output(f"line {number}\n")
+        time.sleep(0.1)
+    return number
+
+
 @tool
 def fail() -> None:
     """Fail in a way that nobody expected."""

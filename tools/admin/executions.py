@@ -12,6 +12,7 @@ from typing import Any, Final
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import path
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -21,19 +22,22 @@ from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 from unfold.views import ChangeList
 
-from protocol.admin import BoundedChangeList, ReadOnlyAdmin
+from protocol.admin import BoundedChangeList, ReadOnlyAdmin, get_row, lead_to
 from protocol.errors import MCPError
 from protocol.selectors import find_session
+from security.admin import get_principal, make_trace_id
 from tools import selectors, services
-from tools.admin.acting import get_principal, get_row, lead_to, make_trace_id
 from tools.admin.filters import CreatedFilter, PriorityFilter, StateFilter, VersionFilter
 from tools.admin.labels import EXECUTION_COLOURS, get_state_text, make_label
+from tools.admin.live import watch_execution
 from tools.domain.supervision import CancelMode
 from tools.domain.timing import describe_duration, get_ran_seconds, get_waited_seconds
 from tools.models import Execution
 
 SHORT_ID_LENGTH: Final = 13
 """Of a run's id in lists: the millisecond in which it was made; the search finds a run by it."""
+MAX_STREAMED_CHARACTERS: Final = 32_768
+"""Of what a run streamed; the end."""
 
 
 class ExecutionChangeList(BoundedChangeList):
@@ -68,6 +72,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
     search_fields = ["id"]
     search_help_text = "Id, tool, account, trace, message, session"
     sortable_by = ["created_at"]
+    list_before_template = "console/refreshing_list.html"
     fieldsets: list[Any] = []
     actions_detail = ["cancel", "kill", "run_again"]
 
@@ -83,6 +88,11 @@ class ExecutionAdmin(ReadOnlyAdmin):
     ) -> tuple[QuerySet[Execution], bool]:
         term = search_term.strip()
         return (selectors.search_executions(executions=queryset, term=term) if term else queryset), False
+
+    def get_urls(self) -> list[Any]:
+        # Asynchronous, so not wrapped as the others are: it looks itself who asks.
+        watching = path("<uuid:execution_id>/watch/", watch_execution, name="tools_execution_watch")
+        return [watching, *super().get_urls()]
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         try:
@@ -115,11 +125,10 @@ class ExecutionAdmin(ReadOnlyAdmin):
             ],
             "retries": selectors.list_retries(execution=execution),
             "timeline_left_out": timeline.left_out,
+            "streamed_output": timeline.output[-MAX_STREAMED_CHARACTERS:],
+            "may_watch": selectors.may_view_execution(principal=get_principal(request), execution_id=execution.id),
         }
         rendered: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
-        if execution.finished_at and "HX-Request" in request.headers:
-            # It ended while somebody looked: what reads itself again leaves out the actions, which are others now.
-            rendered.headers["HX-Refresh"] = "true"
         return rendered
 
     @action(

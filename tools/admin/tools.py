@@ -1,4 +1,4 @@
-"""Tools with their versions, and the switch that lets nobody run one."""
+"""Tools with their versions, the way to run one, and the switch that lets nobody do so."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import RadioFilter
 from unfold.decorators import action, display
+from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from protocol.admin import ReadOnlyAdmin
+from protocol.admin import ReadOnlyAdmin, get_row, lead_to
+from security.admin import get_principal, make_trace_id
 from tools import selectors, services
-from tools.admin.acting import get_principal, get_row, lead_to, make_trace_id
 from tools.admin.labels import TOOL_COLOURS, make_label
+from tools.admin.running import show_form, take_form
 from tools.models import Tool
 
 MAX_VERSIONS: Final = 20
@@ -56,7 +58,7 @@ class ToolAdmin(ReadOnlyAdmin):
     search_help_text = "Name or description"
     sortable_by = ["name"]
     fieldsets: list[Any] = []
-    actions_detail = ["disable", "enable"]
+    actions_detail = ["run", "disable", "enable"]
     shows_history = True
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tool]:
@@ -65,11 +67,24 @@ class ToolAdmin(ReadOnlyAdmin):
     def has_switch_permission(self, request: HttpRequest, *_args: Any) -> bool:
         return request.user.has_perm("tools.change_tool")
 
+    def has_run_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """By the policy, as for every caller; of a tool that it hides, the form itself says that there is none."""
+        tool = self.get_object(request, object_id)
+        return (
+            tool is not None
+            and self.has_view_permission(request)
+            and selectors.may_ask_for_run(principal=get_principal(request), name=tool.name)
+        )
+
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         tool = self.get_object(request, object_id)
-        is_disabled = tool is not None and tool.state == Tool.State.DISABLED
-        hidden = "tools_tool_disable" if is_disabled else "tools_tool_enable"
-        return [each for each in super().get_actions_detail(request, object_id) if each.action_name != hidden]
+        if tool is None:
+            return []
+        is_disabled = tool.state == Tool.State.DISABLED
+        hidden = {"tools_tool_disable", "tools_tool_run"} if is_disabled else {"tools_tool_enable"}
+        if not selectors.may_run_tool(principal=get_principal(request), name=tool.name):
+            hidden.add("tools_tool_run")
+        return [each for each in super().get_actions_detail(request, object_id) if each.action_name not in hidden]
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -91,6 +106,11 @@ class ToolAdmin(ReadOnlyAdmin):
         }
         rendered: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
         return rendered
+
+    @action(description="Run", icon="play_arrow", variant=ActionVariant.PRIMARY, permissions=["run"])
+    def run(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        answer = take_form if request.method == "POST" else show_form
+        return answer(self, request, get_row(self, request, object_id))
 
     @action(
         description="Disable",

@@ -6,6 +6,7 @@ stream ends with the run; who connects again then is answered 204, upon which br
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -20,7 +21,9 @@ from protocol import dispatch
 from protocol.api.openapi import Content, Description, Parameter, Reply, find_fields
 from protocol.api.operations import collect_values
 from protocol.api.requests import ApiView
-from protocol.database_threads import get_database_threads
+from protocol.api.standing import Standing
+from protocol.database_threads import get_database_threads, release_request_thread
+from protocol.errors import MCPError
 from protocol.hub import get_hub
 from protocol.ports import Principal
 from tools import selectors, watching
@@ -32,8 +35,8 @@ from tools.services import timeline
 MAX_STREAM_SECONDS: Final = 600.0
 """Then the stream ends and its client connects again: a stream has no other bound."""
 KEEP_ALIVE_SECONDS: Final = 15.0
-LOOK_SECONDS: Final = 1.0
-"""How long a stop of the server is not noticed at most."""
+LOOK_SECONDS: Final = 0.4
+"""How long a revocation, or a stop of the server, is not noticed at most."""
 RECONNECT_MS: Final = 1000
 STREAM_MEDIA_TYPE: Final = "text/event-stream"
 
@@ -107,31 +110,32 @@ class ExecutionEventsView(ApiView):
             return HttpResponse(status=204)
         watching.get_board().check_room()
         response = StreamingHttpResponse(
-            stream_events(caller.principal, execution_id, page), content_type=STREAM_MEDIA_TYPE
+            stream_events(Standing(caller), execution_id, page), content_type=STREAM_MEDIA_TYPE
         )
         # Proxies that gather answers would hold the events back.
         response["X-Accel-Buffering"] = "no"
         return response
 
 
-async def stream_events(principal: Principal, execution_id: uuid.UUID, page: EventPage) -> AsyncIterator[bytes]:
-    """The stream, beginning with the events of ``page``."""
+async def stream_events(standing: Standing, execution_id: uuid.UUID, page: EventPage) -> AsyncIterator[bytes]:
+    """The stream, beginning with the events of ``page``; it ends early where its caller may not see it any more."""
     yield f"retry: {RECONNECT_MS}\n\n".encode()
-    ends_at = time.monotonic() + MAX_STREAM_SECONDS
-    last_sent = time.monotonic()
-    async with watching.get_board().watch(execution_id) as watch:
-        while True:
-            if page.events:
-                yield b"".join(encode_event(execution_id, event) for event in page.events)
-                last_sent = time.monotonic()
-            elif page.is_over or time.monotonic() > ends_at or get_hub().is_draining:
-                return
-            elif time.monotonic() - last_sent > KEEP_ALIVE_SECONDS:
-                yield b":\n\n"
-                last_sent = time.monotonic()
-            if not page.events:
-                await watch.wait_for_news(seconds=LOOK_SECONDS)
-            page = await read_page(principal, execution_id, page.position)
+    await release_request_thread()
+    began_at = last_sent = time.monotonic()
+    # Whoever was not told the end connects again, and is told what is the matter.
+    with contextlib.suppress(MCPError):
+        async with watching.get_board().watch(execution_id) as watch:
+            while await standing.holds():
+                if page.events:
+                    yield b"".join(encode_event(execution_id, event) for event in page.events)
+                    last_sent = time.monotonic()
+                elif page.is_over or time.monotonic() - began_at > MAX_STREAM_SECONDS or get_hub().is_draining:
+                    return
+                elif time.monotonic() - last_sent > KEEP_ALIVE_SECONDS:
+                    yield b":\n\n"
+                    last_sent = time.monotonic()
+                if page.events or await watch.wait_for_news(seconds=LOOK_SECONDS):
+                    page = await read_page(standing.principal, execution_id, page.position)
 
 
 async def read_page(principal: Principal, execution_id: uuid.UUID, after: int) -> EventPage:

@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from protocol.api.operations import Answer
 from protocol.api.problems import make_problem, respond_with_problem
 from protocol.api.responses import respond_with_json
+from protocol.database_threads import release_request_thread
 from protocol.domain.messages import ErrorPayload, Priority
 from tools import watching
 
@@ -45,6 +46,7 @@ async def render_execution(answer: Answer) -> HttpResponse:
     run = msgspec.convert(answer.result, ExecutedRun, from_attributes=True)
     response: HttpResponse | None = None
     if answer.options.wait:
+        await release_request_thread()
         ended = await watching.wait_for_answer(answer.options.wait, execution_id=uuid.UUID(run.execution_id))
         if isinstance(ended, ErrorPayload):
             response = respond_with_problem(make_problem(ended))

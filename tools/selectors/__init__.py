@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tools.selectors.actions import CANCEL_EXECUTIONS, RETRY_EXECUTIONS, ExecutionAction, list_execution_actions
+from tools.selectors.actions import (
+    CANCEL_EXECUTIONS,
+    RETRY_EXECUTIONS,
+    ExecutionAction,
+    list_execution_actions,
+    may_ask_for_run,
+    may_run_tool,
+    may_view_execution,
+)
 from tools.selectors.catalog import (
     EXECUTE_TOOLS,
     TOOL_STATES,
@@ -16,12 +24,9 @@ from tools.selectors.catalog import (
     list_tools,
 )
 from tools.selectors.console import (
-    MAX_COUNTED,
-    StateCounts,
     Timeline,
     TimelineEntry,
     annotate_tools,
-    count_executions_by_state,
     filter_tools_by_state,
     get_timeline,
     get_tool_wire_state,
@@ -51,6 +56,18 @@ from tools.selectors.executions import (
     may_act,
     read_events,
 )
+from tools.selectors.figures import (
+    MAX_COUNTED,
+    MAX_MEASURED,
+    Percentiles,
+    QueueDepth,
+    RunTimes,
+    StateCounts,
+    count_executions_by_state,
+    count_running_executions,
+    measure_queue,
+    measure_run_times,
+)
 from tools.selectors.listing import (
     ExecutionFilters,
     ExecutionOrder,
@@ -64,6 +81,7 @@ __all__ = [
     "EXECUTE_TOOLS",
     "MAX_COUNTED",
     "MAX_EVENTS",
+    "MAX_MEASURED",
     "RETRY_EXECUTIONS",
     "STATE_KIND",
     "TOOL_STATES",
@@ -79,7 +97,10 @@ __all__ = [
     "ExecutionPage",
     "ExecutionSummary",
     "ExecutionView",
+    "Percentiles",
     "ProgressView",
+    "QueueDepth",
+    "RunTimes",
     "Sighting",
     "StateCounts",
     "Timeline",
@@ -92,6 +113,7 @@ __all__ = [
     "as_raw",
     "count_executions_by_state",
     "count_live_workers",
+    "count_running_executions",
     "describe_tool",
     "filter_tools_by_state",
     "find_callee",
@@ -111,6 +133,11 @@ __all__ = [
     "list_tools",
     "list_version_names",
     "may_act",
+    "may_ask_for_run",
+    "may_run_tool",
+    "may_view_execution",
+    "measure_queue",
+    "measure_run_times",
     "read_events",
     "search_executions",
     "select_execution_rows",

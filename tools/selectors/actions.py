@@ -1,4 +1,4 @@
-"""What a principal may do with a run as it stands now. Only an offer: the services decide anew when it is taken."""
+"""What a principal may do with a run as it stands now, and with a tool. Only an offer: services decide anew."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protocol.ports import Principal, Resource
 from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.domain.supervision import CancelMode
 from tools.models import Execution
-from tools.selectors.catalog import EXECUTE_TOOLS, VIEW_TOOLS, get_wire_state
+from tools.selectors.catalog import EXECUTE_TOOLS, VIEW_TOOLS, get_wire_state, may_view_tool
 from tools.selectors.executions import VIEW_EXECUTIONS, may_act
 
 CANCEL_EXECUTIONS = "executions.cancel"
@@ -49,8 +49,35 @@ def list_execution_actions(*, principal: Principal, execution_id: uuid.UUID) -> 
             return frozenset({ExecutionAction.CANCEL, ExecutionAction.KILL})
 
 
+def may_run_tool(*, principal: Principal, name: str) -> bool:
+    """Whether the principal may know of the tool and run it; whether it can be run now is another matter."""
+    tool = Resource(kind="tool", name=name)
+    return all(
+        ports.get_authorizer().is_allowed(principal=principal, action=action, resource=tool)
+        for action in (VIEW_TOOLS, EXECUTE_TOOLS)
+    )
+
+
+def may_ask_for_run(*, principal: Principal, name: str) -> bool:
+    """Whether asking for a run gets further than ``security.access_denied``.
+
+    Of a tool that the principal may not know of it does: it is ``tool.not_found`` then, as what is not there.
+    """
+    authorizer = ports.get_authorizer()
+    is_known = may_view_tool(principal=principal, name=name)
+    return authorizer.may_ever(principal=principal, action=EXECUTE_TOOLS) and (
+        not is_known
+        or authorizer.is_allowed(principal=principal, action=EXECUTE_TOOLS, resource=Resource(kind="tool", name=name))
+    )
+
+
+def may_view_execution(*, principal: Principal, execution_id: uuid.UUID) -> bool:
+    """Whether there is such a run and the principal may see it."""
+    execution = Execution.objects.only("requested_by_id").filter(id=execution_id).first()
+    return execution is not None and may_act(principal=principal, action=VIEW_EXECUTIONS, execution=execution)
+
+
 def _can_run_again(principal: Principal, execution: Execution) -> bool:
-    tool = Resource(kind="tool", name=execution.tool.name)
     version = execution.version
     version.tool = execution.tool
     return (
@@ -59,8 +86,5 @@ def _can_run_again(principal: Principal, execution: Execution) -> bool:
             may_act(principal=principal, action=action, execution=execution)
             for action in (VIEW_EXECUTIONS, RETRY_EXECUTIONS)
         )
-        and all(
-            ports.get_authorizer().is_allowed(principal=principal, action=action, resource=tool)
-            for action in (VIEW_TOOLS, EXECUTE_TOOLS)
-        )
+        and may_run_tool(principal=principal, name=execution.tool.name)
     )

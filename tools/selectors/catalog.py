@@ -65,7 +65,7 @@ def _get_tool_version(*, principal: Principal, name: str, version: str | None) -
         ToolNotFound: there is none, or the principal may not see it.
     """
     found: ToolVersion | None
-    if not may_view(principal, name):
+    if not may_view_tool(principal=principal, name=name):
         found = None
     elif version is None:
         tool = Tool.objects.select_related("current_version").filter(name=name).first()
@@ -122,7 +122,7 @@ def list_tools(
     for version in _iterate_current(query=query, after=cursor or ""):
         name = version.tool.name
         wire_state = get_wire_state(version)
-        if not may_view(principal, name) or (state is not None and state != wire_state):
+        if not may_view_tool(principal=principal, name=name) or (state is not None and state != wire_state):
             continue
         if capability is not None and capability not in version.capabilities:
             continue
@@ -148,7 +148,7 @@ def get_wire_state(version: ToolVersion) -> str:
     return "enabled" if version.state == ToolVersion.State.AVAILABLE else version.state
 
 
-def may_view(principal: Principal, name: str) -> bool:
+def may_view_tool(*, principal: Principal, name: str) -> bool:
     """Whether the principal may know of the tool."""
     return ports.get_authorizer().is_allowed(
         principal=principal, action=VIEW_TOOLS, resource=Resource(kind="tool", name=name)

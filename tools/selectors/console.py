@@ -8,8 +8,6 @@ from __future__ import annotations
 import heapq
 import re
 import uuid
-from collections import Counter
-from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
@@ -21,8 +19,6 @@ from tools.models import Execution, ExecutionEvent, Tool, ToolVersion
 from tools.selectors.catalog import get_wire_state
 
 MAX_TIMELINE_EVENTS = 500
-MAX_COUNTED = 10_000
-"""Runs looked at to say how many are in which state."""
 MAX_FOUND = 500
 """Runs that a search finds; the newest."""
 _MAX_NAMES = 10
@@ -50,12 +46,10 @@ class Timeline(Struct, frozen=True, kw_only=True):
     left_out: int
     """Earlier events than these."""
 
-
-class StateCounts(Struct, frozen=True, kw_only=True):
-    by_state: Mapping[str, int]
-    total: int
-    is_complete: bool
-    """``False`` where only the ``MAX_COUNTED`` newest were counted."""
+    @property
+    def output(self) -> str:
+        """What the run streamed, as far as it is in these events."""
+        return "".join(entry.output_chunk for entry in self.entries)
 
 
 class _EventData(Struct, frozen=True):
@@ -77,14 +71,6 @@ def get_timeline(*, execution: Execution) -> Timeline:
 def list_retries(*, execution: Execution) -> list[uuid.UUID]:
     """The runs that repeat this one, the newest first."""
     return list(execution.retries.order_by("-created_at").values_list("id", flat=True)[:_MAX_RETRIES])
-
-
-def count_executions_by_state(*, since: datetime) -> StateCounts:
-    """How many of the runs accepted since then are in which state."""
-    newest = Execution.objects.filter(created_at__gte=since).order_by("-created_at").values_list("state", flat=True)
-    states = list(newest[: MAX_COUNTED + 1])
-    counted = Counter(states[:MAX_COUNTED])
-    return StateCounts(by_state=counted, total=counted.total(), is_complete=len(states) <= MAX_COUNTED)
 
 
 def list_latest_executions(*, limit: int) -> list[Execution]:

@@ -15,7 +15,7 @@ from protocol import statements
 from protocol.ports import Principal
 from tools.errors import ToolNotFound
 from tools.models import Tool, ToolVersion
-from tools.selectors.catalog import may_view
+from tools.selectors.catalog import may_view_tool
 
 MAX_KEPT = 1_024
 """Definitions that a process keeps."""
@@ -55,7 +55,7 @@ def find_callee(*, principal: Principal, name: str, version: str | None) -> Call
     """
     tools = (
         statements.select(Tool, where={"name": name}, names=("id", "state", "disabled_reason", "current_version_id"))
-        if may_view(principal, name)
+        if may_view_tool(principal=principal, name=name)
         else []
     )
     for tool_id, state, disabled_reason, current_version_id in tools:

@@ -54,7 +54,7 @@ def get_overview(client: Client) -> Any:
     return response
 
 
-def get_figures(client: Client) -> dict[str, int]:
+def get_figures(client: Client) -> dict[str, int | str]:
     return {figure.title: figure.value for figure in get_overview(client).context["figures"]}
 
 
@@ -79,8 +79,11 @@ def test_an_empty_server_has_a_first_page(console: Client) -> None:
     assert get_figures(console) == {
         "Connected sessions": 0,
         "Runs in 24 h": 0,
-        "Waiting now": 0,
-        "Failed in 24 h": 0,
+        "Error rate in 24 h": "0 %",
+        "Running now": 0,
+        "Queued now": 0,
+        "Run time, p50": "none",
+        "Time in queue, p50": "none",
         "Live workers": 0,
     }
     page = get_overview(console).content.decode()
@@ -99,12 +102,22 @@ def test_the_first_page_says_what_goes_on(console: Client) -> None:
     waiting, ended, failed, old = (accept(agent) for _ in range(4))
     services.run_execution(execution_id=ended.id, worker="worker-1@host")
     Execution.objects.filter(pk=failed.pk).update(state="timed_out", finished_at=timezone.now())
-    Execution.objects.filter(pk=old.pk).update(created_at=timezone.now() - timedelta(hours=25))
-    assert get_figures(console) == {
+    Execution.objects.filter(pk=old.pk).update(
+        created_at=timezone.now() - timedelta(hours=25), state="running", started_at=timezone.now()
+    )
+    start = timezone.now() - timedelta(minutes=1)
+    Execution.objects.filter(pk=ended.pk).update(
+        created_at=start, started_at=start + timedelta(seconds=2), finished_at=start + timedelta(seconds=5)
+    )
+    figures = get_figures(console)
+    assert figures.pop("Time in queue, p50") != "none"
+    assert figures == {
         "Connected sessions": 1,
         "Runs in 24 h": 3,
-        "Waiting now": 1,
-        "Failed in 24 h": 1,
+        "Error rate in 24 h": "50.0 %",
+        "Running now": 1,
+        "Queued now": 1,
+        "Run time, p50": "3.00 s",
         "Live workers": 1,
     }
     response = get_overview(console)
@@ -116,7 +129,7 @@ def test_the_first_page_says_what_goes_on(console: Client) -> None:
     page = response.content.decode()
     for execution in (waiting, ended, failed, old):
         assert reverse("admin:tools_execution_change", args=[execution.pk]) in page
-    failures = next(figure for figure in response.context["figures"] if figure.title == "Failed in 24 h")
+    failures = next(figure for figure in response.context["figures"] if figure.title == "Error rate in 24 h")
     assert [row.pk for row in console.get(failures.url).context["cl"].result_list] == [failed.pk]
 
 
@@ -165,7 +178,7 @@ def test_staff_see_what_they_may(client: Client) -> None:
     )
     page = get_overview(client)
     assert "Connected sessions" not in {figure.title for figure in page.context["figures"]}
-    assert len(page.context["figures"]) == 4
+    assert len(page.context["figures"]) == 7
     assert reverse("admin:tools_execution_changelist") in page.content.decode()
     assert reverse("admin:tools_tool_changelist") not in page.content.decode()
 

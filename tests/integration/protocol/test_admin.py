@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
@@ -183,3 +184,36 @@ def test_looking_needs_the_permission(client: Client, agent: Account) -> None:
     page = get_text(client, "session_change", session.pk)
     assert reverse("admin:tools_execution_changelist") not in page
     assert client.get(reverse("admin:protocol_outboxmessage_changelist")).status_code == 403
+
+
+def test_a_connection_is_closed_from_its_sessions_page(console: Client, agent: Account) -> None:
+    session = connect(agent)
+    address = reverse("admin:protocol_session_close_connection", args=[session.pk])
+    assert address in get_text(console, "session_change", session.pk)
+    console.get(address)
+    session.refresh_from_db()
+    assert session.ended_at is None
+    response = console.post(address, {"_form_submitted": "on"})
+    assert response.headers["HX-Redirect"] == reverse("admin:protocol_session_change", args=[session.pk])
+    session.refresh_from_db()
+    assert session.close_code == Close.REVOKED.code
+    page = get_text(console, "session_change", session.pk)
+    assert address not in page
+    assert "4403" in page
+    assert LogEntry.objects.get().object_id == str(session.pk)
+    console.post(address, {"_form_submitted": "on"})
+    assert LogEntry.objects.count() == 1
+    unknown = reverse("admin:protocol_session_close_connection", args=[uuid.uuid4()])
+    assert console.post(unknown, {"_form_submitted": "on"}).status_code == 404
+
+
+def test_closing_a_connection_needs_its_permission(client: Client, agent: Account) -> None:
+    session = connect(agent)
+    clerk = create_person(is_staff=True)
+    client.force_login(clerk)
+    clerk.user_permissions.set(Permission.objects.filter(codename="view_session", content_type__app_label="protocol"))
+    address = reverse("admin:protocol_session_close_connection", args=[session.pk])
+    assert address not in get_text(client, "session_change", session.pk)
+    assert client.post(address, {"_form_submitted": "on"}).status_code == 403
+    session.refresh_from_db()
+    assert session.ended_at is None

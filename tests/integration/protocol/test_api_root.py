@@ -11,7 +11,7 @@ def test_root_says_what_the_handshake_will_offer(client: Client) -> None:
     root = answer.json()
     assert root["protocol_versions"] == ["1.1"]
     assert root["features"] == ["progress"]
-    assert root["authentication_methods"] == ["api_key"]
+    assert root["authentication_methods"] == ["jwt", "api_key", "password"]
     assert root["limits"]["max_in_flight"] == 64
     assert root["websocket_url"] == "ws://localhost/ws/"
     assert root["websocket_subprotocols"] == ["mcp.v1.msgpack", "mcp.v1.json"]

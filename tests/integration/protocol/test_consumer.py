@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -280,6 +280,12 @@ class SlowAuthenticator:
         self.is_asked.set()
         assert self.may_answer.wait(10)
         return self._real.authenticate(credentials=credentials, remote_address=remote_address)
+
+    def get_mark(self) -> int:
+        return self._real.get_mark()
+
+    def renew(self, principals: Sequence[Principal]) -> list[Principal | None]:
+        return self._real.renew(principals)
 
 
 @pytest.fixture

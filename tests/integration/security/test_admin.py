@@ -392,3 +392,8 @@ def test_revoking_needs_the_permission(client: Client) -> None:
     client.post(reverse("admin:security_apikey_revoke_key", args=[api_key.pk]), {"_form_submitted": "on"})
     api_key.refresh_from_db()
     assert api_key.revoked_at is None
+
+
+def test_revoking_a_key_that_there_is_not_finds_nothing(console: Client) -> None:
+    address = reverse("admin:security_apikey_revoke_key", args=["01a215c1-83da-743d-b57f-58c885d20b1a"])
+    assert console.post(address, {"_form_submitted": "on"}).status_code == 404

@@ -134,9 +134,21 @@ def test_a_run_that_goes_on_is_read_again(console: Client, agent: Account) -> No
     execution = accept(agent)
     Execution.objects.filter(pk=execution.pk).update(progress_fraction=0.42, progress_message="21 of 50")
     page = get_text(console, "execution_change", execution.pk)
-    assert 'hx-trigger="every 2s"' in page
+    assert f'data-live="{reverse("admin:tools_execution_watch", args=[execution.pk])}"' in page
+    assert 'hx-trigger="every' not in page
     assert 'value="42"' in page
     assert "21 of 50" in page
+    services.run_execution(execution_id=execution.id, worker="worker-1@host")
+    assert "data-live" not in get_text(console, "execution_change", execution.pk)
+
+
+def test_who_is_told_no_news_by_the_policy_reads_the_page_again_by_the_clock(client: Client, agent: Account) -> None:
+    clerk = create_person(is_staff=True)
+    clerk.user_permissions.set(Permission.objects.filter(codename="view_execution"))
+    client.force_login(clerk)
+    page = get_text(client, "execution_change", accept(agent).pk)
+    assert 'hx-trigger="every 2s"' in page
+    assert "data-live" not in page
 
 
 def test_of_a_long_timeline_the_end_is_shown(console: Client, agent: Account) -> None:

@@ -17,7 +17,16 @@ from protocol.domain.connection import (
     CommandReceived,
     HeartbeatReceived,
 )
-from protocol.domain.messages import MessageType, Priority, ResponsePayload, SecurityLevel
+from protocol.domain.messages import (
+    ApiKeyCredentials,
+    Authentication,
+    JwtCredentials,
+    MessageType,
+    PasswordCredentials,
+    Priority,
+    ResponsePayload,
+    SecurityLevel,
+)
 from protocol.domain.states import Close, State
 from protocol.errors import AccessDenied, AuthenticationFailed, DuplicateId, InternalError
 from tests.wire import CREDENTIALS, START, TERMS, Wire, make_authentication_answer, make_ready
@@ -65,8 +74,47 @@ def test_credentials_are_handed_to_the_caller_and_hidden(wire: Wire) -> None:
     wire.shake_hands()
     received = wire.send("authentication", CREDENTIALS, message_id="a-1")
     assert isinstance(received, AuthenticationReceived)
-    assert (received.message_id, received.credentials.key) == ("a-1", "mcp_secret")
+    assert (received.message_id, received.credentials) == ("a-1", ApiKeyCredentials("mcp_secret"))
     assert "mcp_secret" not in repr(received)
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ({"method": "jwt", "token": "hidden-1"}, JwtCredentials("hidden-1")),
+        (
+            {"method": "password", "username": "hidden-2", "password": "hidden-3"},
+            PasswordCredentials("hidden-2", "hidden-3"),
+        ),
+    ],
+)
+def test_every_kind_of_credentials_is_decoded_and_hidden(
+    wire: Wire, payload: dict[str, Any], expected: Authentication
+) -> None:
+    wire.shake_hands()
+    received = wire.send("authentication", payload)
+    assert isinstance(received, AuthenticationReceived)
+    assert received.credentials == expected
+    assert "hidden-" not in repr(received)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"method": "jwt"},
+        {"method": "jwt", "key": "k"},
+        {"method": "jwt", "token": "t" * 4097},
+        {"method": "password", "username": "u"},
+        {"method": "password", "username": "u" * 151, "password": "p"},
+        {"method": "password", "username": "u", "password": "p" * 1025},
+        {"method": "magic", "key": "k"},
+        {"key": "k"},
+    ],
+)
+def test_what_are_no_credentials_is_refused(wire: Wire, payload: dict[str, Any]) -> None:
+    wire.shake_hands()
+    assert wire.send("authentication", payload) is None
+    assert wire.take_one()["payload"]["code"] == "protocol.invalid_payload"
 
 
 def test_failed_authentication_can_be_tried_again(wire: Wire) -> None:

@@ -50,7 +50,7 @@ def test_only_version_and_client_are_needed(wire: Wire) -> None:
             "heartbeat_interval_ms": 20000,
             "resume_window_ms": 0,
         },
-        "authentication": {"methods": ["api_key"]},
+        "authentication": {"methods": ["jwt", "api_key", "password"]},
         "extensions": {},
     }
 

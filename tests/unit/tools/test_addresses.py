@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -138,7 +139,7 @@ def test_a_host_that_ends_in_a_number_is_an_address_in_its_one_form_or_nothing(h
     except ToolError:
         return
     last = target.host.rpartition(".")[2]
-    if last.isdigit() or last.startswith("0x"):
+    if last.isdigit() or re.fullmatch("0x[0-9a-f]*", last):
         assert target.address == IPv4Address(host.removesuffix("."))
 
 

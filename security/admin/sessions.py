@@ -1,0 +1,61 @@
+"""Closing a connection from its session's page, which is ``protocol``'s but for this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from unfold.decorators import action
+from unfold.enums import ActionVariant
+from unfold.forms import BaseDialogForm
+
+from protocol.admin import SessionAdmin, get_row, lead_to
+from protocol.errors import MCPError
+from protocol.models import Session
+from security import services
+from security.admin.permissions import get_principal, make_trace_id
+
+admin.site.unregister(Session)
+
+
+@admin.register(Session)
+class ClosableSessionAdmin(SessionAdmin):
+    actions_detail = ["close_connection"]
+    shows_history = True
+
+    def has_close_permission(self, request: HttpRequest, *_args: Any) -> bool:
+        return request.user.has_perm("protocol.change_session")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
+        session = self.get_object(request, object_id)
+        is_open = session is not None and session.ended_at is None
+        return super().get_actions_detail(request, object_id) if is_open else []
+
+    @action(
+        description="Close connection",
+        icon="link_off",
+        variant=ActionVariant.DANGER,
+        permissions=["view", "close"],
+        dialog={
+            "title": "Close this connection?",
+            "description": "Its client is disconnected. Its runs go on, and with its key it may connect again.",
+            "form_class": None,
+            "form_submit_text": "Close the connection",
+        },
+    )
+    def close_connection(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        session: Session = get_row(self, request, object_id)
+        try:
+            is_closed = services.revoke_session(
+                session_id=session.id, principal=get_principal(request), trace_id=make_trace_id()
+            )
+        except MCPError as error:
+            self.message_user(request, f"Refused: {error.message} ({error.code})", messages.ERROR)
+            return lead_to(self, session.id)
+        if is_closed:
+            self.log_change(request, session, "Closed its connection.")
+            self.message_user(request, "The session has ended, and its connection closes.", messages.SUCCESS)
+        else:
+            self.message_user(request, "The session had ended before.", messages.WARNING)
+        return lead_to(self, session.id)

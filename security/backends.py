@@ -1,0 +1,39 @@
+"""Django's way to a person by name and password: for the console, which any other caller of ``authenticate`` shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth.backends import ModelBackend
+from django.http import HttpRequest
+
+from protocol.errors import AuthenticationFailed
+from security import services
+from security.models import Account
+
+
+class PasswordBackend(ModelBackend):
+    """Django's own with our check of passwords, which counts the wrong ones with those of the sockets."""
+
+    def authenticate(
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
+    ) -> Account | None:
+        """The person; ``None`` where name and password are not a person's.
+
+        Raises:
+            LockedOut: there were too many wrong ones.
+        """
+        if username is None or password is None:
+            return None
+        address = None if request is None else request.META.get("REMOTE_ADDR")
+        try:
+            return services.check_password(username=username, password=password, remote_address=address)
+        except AuthenticationFailed:
+            return None
+
+    async def aauthenticate(
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
+    ) -> Account | None:
+        # Django's own asks no counter.
+        return await sync_to_async(self.authenticate)(request, username, password)
