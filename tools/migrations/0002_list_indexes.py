@@ -30,7 +30,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='execution',
-            index=models.Index(fields=['tool', '-created_at', '-id', 'state', 'priority', 'mode'], name='execution_tool'),
+            index=models.Index(fields=['tool', '-created_at', '-id', 'state', 'requested_by', 'priority', 'mode'], name='execution_tool'),
         ),
         migrations.AddIndex(
             model_name='execution',

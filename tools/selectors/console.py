@@ -160,7 +160,7 @@ def _read_event(event: ExecutionEvent, *, since: datetime) -> TimelineEntry:
 
 
 def _list_newest(executions: QuerySet[Execution]) -> list[tuple[datetime, uuid.UUID]]:
-    return list(executions.order_by("-created_at").values_list("created_at", "id")[:MAX_FOUND])
+    return list(executions.order_by("-created_at", "-id").values_list("created_at", "id")[:MAX_FOUND])
 
 
 def _match_identifier(term: str) -> list[Q]:

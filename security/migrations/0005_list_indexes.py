@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('security', '0003_auditevent'),
+        ('security', '0004_tokens_and_revocation'),
     ]
 
     operations = [
