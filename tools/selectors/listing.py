@@ -19,7 +19,7 @@ from protocol.ports import Principal
 from security.selectors import find_account_id
 from tools.domain.states import ExecutionState
 from tools.models import Execution, Tool
-from tools.selectors.console import select_execution_rows
+from tools.selectors.console import filter_executions_by_state, select_execution_rows
 from tools.selectors.executions import VIEW_EXECUTIONS, ProgressView, get_progress, may_act
 
 MAX_READS = 5
@@ -111,7 +111,7 @@ def _filter(rows: QuerySet[Execution], filters: ExecutionFilters) -> QuerySet[Ex
         account_id = find_account_id(username=filters.requested_by)
         rows = rows.none() if account_id is None else rows.filter(requested_by_id=account_id)
     if filters.states:
-        rows = rows.filter(state__in=[state.value for state in filters.states])
+        rows = filter_executions_by_state(rows, states=filters.states)
     if filters.created_from is not None:
         rows = rows.filter(created_at__gte=filters.created_from)
     if filters.created_before is not None:
