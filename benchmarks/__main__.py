@@ -52,7 +52,7 @@ PARTS_OF_ALL: Final = ("start", "ping", "execute", "memory")
 LISTS: Final = "lists"
 """Measured only where it is asked for: it takes minutes, and a database of its own."""
 LOAD_REPEATS: Final = 3
-LIST_REPEATS: Final = 7
+LIST_REPEATS: Final = 5
 ALL: Final = "all"
 
 
@@ -89,7 +89,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         "--repeat",
         type=_positive(int),
         metavar="N",
-        help=f"windows of each load (default {LOAD_REPEATS}), requests for each list ({LIST_REPEATS}); medians are shown",
+        help=f"windows of each load (default {LOAD_REPEATS}), requests for each list ({LIST_REPEATS}); shows medians",
     )
     parser.add_argument("--rows", type=_positive(int), default=1_000_000, metavar="N", help="runs behind the lists")
     parser.add_argument("--only", default="", metavar="PATTERN", help="ask only for the lists whose name matches")

@@ -1,4 +1,4 @@
-"""What a database that ``filling`` filled has in it, as far as questions name it; and what ``inside`` is told and tells."""
+"""What a database that ``filling`` filled has in it, as far as questions name it; what ``inside`` is told and tells."""
 
 from __future__ import annotations
 

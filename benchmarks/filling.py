@@ -32,7 +32,7 @@ SPAN: Final = timedelta(days=30)
 CHUNK: Final = 5_000
 """Rows handed to the database at once."""
 SMALL_RUNS: Final = 12
-"""Of the account that has a handful of them, and of the tool that is hardly used: each some in every part of the time."""
+"""Of the account that has a handful of them, and of the tool that is hardly used; spread over the time."""
 SESSIONS: Final = 3_000
 OLD_TOOLS: Final = 60
 """Tools whose code is gone, so that the list of tools has more than a page."""
@@ -239,9 +239,7 @@ def make_timeline(run_id: str, moment: Moment) -> Iterator[tuple[Any, ...]]:
         yield order_values(ExecutionEvent, values, leave_out="id")
 
 
-def make_audit_event(
-    cast: Cast, moment: Moment, *, run_id: str, chance: random.Random, number: int
-) -> tuple[Any, ...]:
+def make_audit_event(cast: Cast, moment: Moment, *, run_id: str, chance: random.Random, number: int) -> tuple[Any, ...]:
     """A row of ``AuditEvent``: a run's acceptance or its end, and now and then a tool that was switched off."""
     is_switch, is_end = number % RARE_ACTION_EVERY == RARE_ACTION_EVERY // 5, number % 2 == 1
     actor = OPERATOR if is_switch else moment.account
@@ -307,7 +305,8 @@ def order_values(model: type[Model], values: Mapping[str, Any], *, leave_out: st
 
 @lru_cache(maxsize=8)
 def list_columns(model: type[Model], leave_out: str) -> tuple[str, ...]:
-    return tuple(field.column for field in model._meta.concrete_fields if field.column != leave_out)
+    columns = [field.column for field in model._meta.concrete_fields]
+    return tuple(column for column in columns if column and column != leave_out)
 
 
 def write(model: type[Model], rows: Iterable[tuple[Any, ...]], *, leave_out: str = "") -> None:
@@ -332,7 +331,10 @@ def find_facts(cast: Cast, *, rows: int) -> Facts:
     ended = runs.filter(state=ExecutionState.SUCCEEDED.value, requested_by_id=cast.accounts[LARGE])
     newest, oldest = ended.first(), ended.last()
     last, first = runs.first(), runs.last()
-    assert newest and oldest and last and first
+    assert newest is not None
+    assert oldest is not None
+    assert last is not None
+    assert first is not None
     assert newest.session_id is not None
     return Facts(
         rows=rows,

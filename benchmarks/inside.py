@@ -1,7 +1,7 @@
 """``python -m benchmarks.inside STEP``: what the lists' benchmark does in the installation's own environment.
 
-Each step is a process with the product's settings. ``fill`` fills the database, and counts the queries of every question
-when it is small and when it is full; ``analyse`` lets the database gather what its planner goes by.
+Each step is a process with the product's settings. ``fill`` fills the database, and counts the queries of every
+question when it is small and when it is full; ``analyse`` lets the database gather what its planner goes by.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from django.test import Client  # noqa: E402  # as above
 from benchmarks.facts import OPERATOR, Facts, Filled, Filling, Queries  # noqa: E402  # as above
 from benchmarks.filling import fill, find_facts, prepare  # noqa: E402  # as above
 from benchmarks.questions import find_fault, list_questions, read_cursor  # noqa: E402  # as above
-from security.models import Account, AuditEvent  # noqa: E402  # as above
 from protocol.models import Session  # noqa: E402  # as above
+from security.models import Account, AuditEvent  # noqa: E402  # as above
 from tools.models import Execution, ExecutionEvent  # noqa: E402  # as above
 
 SMALL_ROWS: Final = 6_000

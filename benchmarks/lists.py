@@ -86,7 +86,7 @@ def measure_lists(product: Product, *, rows: int, repeats: int, only: str) -> Li
         product.run_module("benchmarks.inside", "fill", given=msgspec.json.encode(Filling(rows=rows, only=only))),
         type=Filled,
     )
-    errors = {fault: 1 for fault in filled.faults}
+    errors = dict.fromkeys(filled.faults, 1)
     questions = list_questions(filled.facts, only=only)
     without_statistics = _ask_all(product, filled.facts, questions, repeats=repeats, errors=errors)
     product.run_module("benchmarks.inside", "analyse")

@@ -212,7 +212,11 @@ def _list_runs_pages(facts: Facts) -> Iterator[Question]:
         ("tool, state rejected", {"tool__id__exact": tool, "state": "rejected"}, ""),
         ("tool, priority urgent", {"tool__id__exact": tool, "priority": "urgent"}, ""),
         ("tool, mode, priority urgent", {"tool__id__exact": tool, "mode__exact": "queue", "priority": "urgent"}, ""),
-        ("tool, version, state rejected", {"tool__id__exact": tool, "version": str(facts.version_id), "state": "rejected"}, ""),
+        (
+            "tool, version, state rejected",
+            {"tool__id__exact": tool, "version": str(facts.version_id), "state": "rejected"},
+            "",
+        ),
         ("large account, state rejected", {"requested_by__id__exact": large, "state": "rejected"}, ""),
         ("large account, priority urgent", {"requested_by__id__exact": large, "priority": "urgent"}, ""),
         ("large account, mode", {"requested_by__id__exact": large, "mode__exact": "queue"}, ""),
@@ -271,7 +275,7 @@ def _list_other_pages(facts: Facts) -> Iterator[Question]:
         ("ended", {"connected": "no"}),
         ("search by client", {"q": "shell"}),
         ("search by account", {"q": SMALL}),
-        ("search by address", {"q": "10.0.3."}),
+        ("search by address", {"q": "10.0.0."}),
         ("search by id", {"q": str(facts.session_id)}),
     ]
     for name, query in sessions:
