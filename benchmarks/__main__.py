@@ -159,7 +159,7 @@ def measure(options: Options) -> Report:
     """
     commit, has_local_changes = read_commit(PROJECT_ROOT)
     report = Report(
-        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "benchmarks", *(_hide_secret(argument) for argument in sys.argv[1:])]),
         taken_at=get_now(),
         machine=describe_machine(),
         versions=list_versions(),
@@ -308,6 +308,12 @@ def _parse_setting(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, not {text!r}")
     return name, value
+
+
+def _hide_secret(argument: str) -> str:
+    """The argument as it may stand in a result: ``--set NAME=VALUE`` may be one word or two."""
+    name, equals, _ = argument.removeprefix("--set=").partition("=")
+    return f"{name}=…" if equals and name in SECRET else argument
 
 
 def _parse_list(text: str) -> tuple[int, ...]:
