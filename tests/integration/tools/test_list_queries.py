@@ -159,4 +159,3 @@ def test_lists_ask_the_same_of_the_database_however_many_rows_there_are(
     add_rows(account, MANY - FEW)
     for (_, address, query), with_few, with_many in zip(lists, few, count_each(), strict=True):
         assert with_many == with_few, (address, query)
-
