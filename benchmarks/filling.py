@@ -34,6 +34,9 @@ CHUNK: Final = 5_000
 SMALL_RUNS: Final = 12
 """Of the account that has a handful of them, and of the tool that is hardly used; spread over the time."""
 SESSIONS: Final = 3_000
+"""Of each filling."""
+SESSIONS_SPAN: Final = timedelta(days=6)
+"""The product forgets those that ended a week ago."""
 OLD_TOOLS: Final = 60
 """Tools whose code is gone, so that the list of tools has more than a page."""
 TIMELINES: Final = 0.02
@@ -266,7 +269,7 @@ def make_sessions(cast: Cast, *, chance: random.Random, now: datetime, count: in
     """Rows of ``Session``, all ended: a connected one would need its process."""
     names = [name for name in cast.accounts if name != OPERATOR]
     for number in range(count):
-        at = now - SPAN * (1 - number / count)
+        at = now - SESSIONS_SPAN * (1 - number / count)
         values = {
             "id": make_id(at, chance).hex,
             "account_id": cast.accounts[names[number % len(names)]].hex,
