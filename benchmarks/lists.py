@@ -123,6 +123,8 @@ def _ask_all(
     times = {}
     for question in questions:
         browser = browsers[question.account]
+        # The server ends a connection that was idle; the next request opens another.
+        browser.close()
         cursor_target = question.make_cursor_target()
         cursor = None if cursor_target is None else read_cursor(browser.get(cursor_target).body)
         target = question.make_target(cursor)
