@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from benchmarks.lists import UNTHROTTLED, measure_lists
 from benchmarks.load import Workload
 from benchmarks.measure import (
     EXECUTE_CONNECTIONS,
@@ -48,6 +49,10 @@ PROFILED_CONNECTIONS: Final = 10
 SECRET: Final = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "MCP_SECRET_KEY", "MCP_IDENTITY_KEY")
 """Settings that are not written into results."""
 PARTS_OF_ALL: Final = ("start", "ping", "execute", "memory")
+LISTS: Final = "lists"
+"""Measured only where it is asked for: it takes minutes, and a database of its own."""
+LOAD_REPEATS: Final = 3
+LIST_REPEATS: Final = 5
 ALL: Final = "all"
 
 
@@ -58,6 +63,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     warm_up: float
     repeat: int
+    list_repeat: int
+    rows: int
+    only: str
     patience: float
     connections: tuple[int, ...] | None
     idle_connections: int
@@ -72,10 +80,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 def parse_options(arguments: Sequence[str]) -> Options:
     """The command line as options; ends the process where they do not fit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"of {', '.join(PARTS_OF_ALL)}; by default all")
+    parser.add_argument(
+        "what", nargs="*", metavar="WHAT", help=f"of {', '.join(PARTS_OF_ALL)}, by default all of these; or lists"
+    )
     parser.add_argument("--seconds", type=_positive(float), default=8.0, help="of each window (default %(default)s)")
     parser.add_argument("--warm-up", type=_positive(float), default=2.0, metavar="SECONDS", help="before each window")
-    parser.add_argument("--repeat", type=_positive(int), default=3, help="windows of each load; medians are shown")
+    parser.add_argument(
+        "--repeat",
+        type=_positive(int),
+        metavar="N",
+        help=f"windows of each load (default {LOAD_REPEATS}), requests for each list ({LIST_REPEATS}); shows medians",
+    )
+    parser.add_argument("--rows", type=_positive(int), default=1_000_000, metavar="N", help="runs behind the lists")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="ask only for the lists whose name matches")
     parser.add_argument(
         "--patience",
         type=float,
@@ -101,13 +118,16 @@ def parse_options(arguments: Sequence[str]) -> Options:
     given = parser.parse_args(arguments)
     key = os.environ.get("MCP_API_KEY")
     what = frozenset(PARTS_OF_ALL if ALL in given.what or not given.what else given.what)
-    if not what <= set(PARTS_OF_ALL):
-        parser.error(f"there is no {', '.join(sorted(what - set(PARTS_OF_ALL)))}, but {', '.join(PARTS_OF_ALL)}")
+    known = {*PARTS_OF_ALL, LISTS}
+    if not what <= known:
+        parser.error(f"there is no {', '.join(sorted(what - known))}, but {', '.join((*PARTS_OF_ALL, LISTS))}")
+    if LISTS in what and what != {LISTS}:
+        parser.error("lists are measured alone: the others want a database that is small")
     if given.url is not None:
         if not key:
             parser.error("--url needs the agent's key in MCP_API_KEY")
-        if given.profile or what & {"start", "memory"}:
-            parser.error("start, memory and --profile need a product that the benchmarks start themselves")
+        if given.profile or what & {"start", "memory", LISTS}:
+            parser.error("start, memory, lists and --profile need a product that the benchmarks start themselves")
     elif given.pid is not None:
         parser.error("--pid goes with --url")
     name = given.name or f"local/{'-'.join(given.what) or ALL}"
@@ -115,7 +135,10 @@ def parse_options(arguments: Sequence[str]) -> Options:
         what=what,
         seconds=given.seconds,
         warm_up=given.warm_up,
-        repeat=given.repeat,
+        repeat=given.repeat or LOAD_REPEATS,
+        list_repeat=given.repeat or LIST_REPEATS,
+        rows=given.rows,
+        only=given.only,
         patience=given.patience,
         connections=given.connections,
         idle_connections=given.idle_connections,
@@ -124,7 +147,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         key=key,
         pid=given.pid,
         output=given.output or RESULTS / f"{name}.json",
-        variables=dict(given.set),
+        variables={**(UNTHROTTLED if LISTS in what else {}), **dict(given.set)},
     )
 
 
@@ -136,7 +159,7 @@ def measure(options: Options) -> Report:
     """
     commit, has_local_changes = read_commit(PROJECT_ROOT)
     report = Report(
-        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "benchmarks", *(_hide_secret(argument) for argument in sys.argv[1:])]),
         taken_at=get_now(),
         machine=describe_machine(),
         versions=list_versions(),
@@ -161,6 +184,10 @@ def measure_running(options: Options, report: Report) -> Report:
 def measure_own(options: Options, report: Report) -> Report:
     """A product of our own."""
     with install_product(options.variables) as product:
+        if LISTS in options.what:
+            say(f"filling and asking for lists of {options.rows:,} runs")
+            lists = measure_lists(product, rows=options.rows, repeats=options.list_repeat, only=options.only)
+            return msgspec.structs.replace(report, lists=lists)
         if "start" in options.what:
             say("starting and stopping")
             report = msgspec.structs.replace(report, start=measure_starts(product, repeats=options.repeat))
@@ -255,14 +282,15 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(format_report(report))
-    print(f"\n{options.output}\n{options.output.with_suffix('.png')}")
+    print(f"\n{options.output}", *([] if report.lists else [options.output.with_suffix(".png")]), sep="\n")
     return 1 if report.list_errors() else 0
 
 
 def write(report: Report, options: Options) -> None:
-    """The JSON and the picture."""
+    """The JSON, and the picture of what there is one of."""
     write_report(report, path=options.output)
-    draw_report(report, path=options.output.with_suffix(".png"))
+    if report.lists is None:
+        draw_report(report, path=options.output.with_suffix(".png"))
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -280,6 +308,12 @@ def _parse_setting(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, not {text!r}")
     return name, value
+
+
+def _hide_secret(argument: str) -> str:
+    """The argument as it may stand in a result: ``--set NAME=VALUE`` may be one word or two."""
+    name, equals, _ = argument.removeprefix("--set=").partition("=")
+    return f"{name}=…" if equals and name in SECRET else argument
 
 
 def _parse_list(text: str) -> tuple[int, ...]:

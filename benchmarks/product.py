@@ -72,6 +72,20 @@ class Product:
         self._run_file = self.data_dir / "run" / "serve.json"
 
     @property
+    def environment(self) -> dict[str, str]:
+        """What its processes are started with."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.data_dir.parent),
+            "MCP_DATA_DIR": str(self.data_dir),
+            **self.variables,
+        }
+
+    @property
+    def url(self) -> str:
+        return self._read_run_file().url
+
+    @property
     def websocket_url(self) -> str:
         return self._read_run_file().websocket_url
 
@@ -86,17 +100,11 @@ class Product:
         Raises:
             ProductError: it does not become ready.
         """
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.data_dir.parent),
-            "MCP_DATA_DIR": str(self.data_dir),
-            **self.variables,
-        }
         # So that benchmarks that are killed leave nothing running.
         command = (sys.executable, "-m", "mcp_site.serving.parent", str(os.getpid()), sys.executable, *SERVE)
         started = time.perf_counter()
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=self.environment, stdout=log, stderr=log)
         while not self._run_file.exists():
             self.check_runs()
             if time.perf_counter() - started > START_SECONDS:
@@ -106,6 +114,23 @@ class Product:
             if answer.status != 200:
                 raise ProductError(f"/readyz answers {answer.status}")
         return time.perf_counter() - started
+
+    def manage(self, *arguments: str) -> None:
+        """Run a management command to its end.
+
+        Raises:
+            ProductError: it fails.
+        """
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self._run([sys.executable, "manage.py", *arguments])
+
+    def run_module(self, name: str, *arguments: str, given: bytes = b"") -> bytes:
+        """Run a module of ours with the product's settings; what it prints.
+
+        Raises:
+            ProductError: it fails.
+        """
+        return self._run([sys.executable, "-m", name, *arguments], given=given)
 
     def stop(self) -> float:
         """Stop it; the seconds until nothing of it runs.
@@ -142,6 +167,22 @@ class Product:
         """Its processes by part."""
         assert self._process is not None
         return find_roles(self._process.pid)
+
+    def _run(self, command: list[str], *, given: bytes = b"") -> bytes:
+        environment = {**self.environment, "DJANGO_SETTINGS_MODULE": "mcp_site.settings", "MCP_LOG_LEVEL": "error"}
+        # As in ``start``.
+        ended = subprocess.run(
+            [sys.executable, "-m", "mcp_site.serving.parent", str(os.getpid()), *command],
+            cwd=PROJECT_ROOT,
+            env=environment,
+            input=given,
+            capture_output=True,
+            check=False,
+        )
+        if ended.returncode != 0:
+            said = ended.stderr.decode(errors="replace").strip().splitlines()
+            raise ProductError("\n".join([f"{' '.join(command[1:])} failed:", *said[-LOG_LINES:]]))
+        return ended.stdout
 
     def _read_log(self) -> str:
         """The last of what its processes said; without what it tells a person, which has secrets."""

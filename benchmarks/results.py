@@ -86,6 +86,43 @@ class StartResult(msgspec.Struct, frozen=True, kw_only=True):
     stop_repeats: list[float]
 
 
+class ListTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """Of requests one after another, from the first byte sent to the last received."""
+
+    median_ms: float
+    worst_ms: float
+    """Of those that the median is of."""
+    first_ms: float
+    """Of the one before them, which counts in neither."""
+
+
+class ListResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One list, asked for by one account."""
+
+    name: str
+    account: str
+    path: str
+    query: list[tuple[str, str]]
+    queries: int
+    """SQL statements, all of the request's."""
+    queries_small: int
+    """The same with ``rows_small`` runs."""
+    without_statistics: ListTimes
+    """Before the database's planner knew anything of its tables."""
+    with_statistics: ListTimes
+    """After an ``ANALYZE``."""
+
+
+class ListsResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Lists with so many runs behind them."""
+
+    rows: int
+    rows_small: int
+    filling_seconds: float
+    errors: dict[str, int]
+    questions: list[ListResult]
+
+
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """A line of a profile."""
 
@@ -127,11 +164,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     memory: MemoryResult | None = None
     ping: list[LoadResult] = []
     execute: list[LoadResult] = []
+    lists: ListsResult | None = None
     profiles: list[Profile] = []
 
     def list_errors(self) -> dict[str, int]:
         """Everything that went wrong under load; nothing may."""
-        errors: dict[str, int] = {}
+        errors: dict[str, int] = dict(self.lists.errors) if self.lists is not None else {}
         for result in (*self.ping, *self.execute):
             for name, count in result.errors.items():
                 errors[name] = errors.get(name, 0) + count

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from benchmarks.processes import POOL
-from benchmarks.results import LoadResult, MemoryResult, Profile, Report, StartResult
+from benchmarks.results import ListsResult, LoadResult, MemoryResult, Profile, Report, StartResult
 
 PING_TARGETS_US: Final = {(50, 1): 120, (1, 32): 80}
 """CPU-µs of the web process a message, by connections and calls in flight."""
+LIST_TARGET_MS: Final = 300
 SHOWN_COSTS: Final = 16
 
 
@@ -24,6 +25,8 @@ def format_report(report: Report) -> str:
         parts.append(_tabulate_execute(report.execute))
     if report.memory is not None:
         parts.append(_tabulate_memory(report.memory))
+    if report.lists is not None:
+        parts.append(_tabulate_lists(report.lists))
     parts += [_tabulate_profile(profile) for profile in report.profiles]
     errors = report.list_errors()
     if errors:
@@ -113,6 +116,24 @@ def _tabulate_memory(memory: MemoryResult) -> str:
     ]
     each = f"{memory.per_connection_bytes / 1000:.1f} KB each connection (target 60); all idle: target 450 MB"
     return _align([head, *rows]) + f"\n{each}"
+
+
+def _tabulate_lists(lists: ListsResult) -> str:
+    head = (f"{lists.rows:,} runs, ms", "median", "worst", "analysed", "worst", "queries", f"with {lists.rows_small:,}")
+    rows = [
+        (
+            result.name,
+            *(
+                f"{value:.0f}"
+                for times in (result.without_statistics, result.with_statistics)
+                for value in (times.median_ms, times.worst_ms)
+            ),
+            str(result.queries),
+            str(result.queries_small),
+        )
+        for result in lists.questions
+    ]
+    return _align([head, *rows]) + f"\n(target: {LIST_TARGET_MS} ms, and no more queries than with few runs)"
 
 
 def _tabulate_profile(profile: Profile) -> str:

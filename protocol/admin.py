@@ -43,23 +43,31 @@ KIND_COLOURS: Final = {"response": "success", "error": "danger"}
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # not subscriptable at run time
-    """Counts no further than ``MAX_LISTED``: of a million rows nobody pages through, counting all is what is slow."""
+    """Counts no further than ``MAX_LISTED``: of a million rows nobody pages through, counting all is what is slow.
+
+    What a filter that matches little costs is the looking, so it is looked for once: the keys of what is counted are
+    kept, and a page reads its rows by them.
+    """
 
     template_name = "console/pagination.html"
 
     @cached_property
-    def _counted(self) -> int:
-        # In the list's own order, so that the index that orders it also counts it.
-        return cast("QuerySet[Any]", self.object_list)[: MAX_LISTED + 1].count()
+    def _keys(self) -> list[Any]:
+        # In the list's own order, so that the index that orders it has the keys too.
+        return list(cast("QuerySet[Any]", self.object_list).values_list("pk", flat=True)[: MAX_LISTED + 1])
 
     @cached_property
     def count(self) -> int:
-        return min(self._counted, MAX_LISTED)
+        return min(len(self._keys), MAX_LISTED)
 
     @property
     def has_more(self) -> bool:
         """Whether there are rows beyond those that can be paged through."""
-        return self._counted > MAX_LISTED
+        return len(self._keys) > MAX_LISTED
+
+    def list_keys(self, number: int) -> list[Any]:
+        """The keys of a page's rows, in order."""
+        return self._keys[(number - 1) * self.per_page : min(number * self.per_page, MAX_LISTED)]
 
 
 class BoundedChangeList(ChangeList):
@@ -68,6 +76,14 @@ class BoundedChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         self.full_result_count = self.result_count
+        keys = self.paginator.list_keys(self.page_num)
+        rows = self.select_rows().in_bulk(keys)
+        # One may have gone meanwhile.
+        self.result_list = [rows[key] for key in keys if key in rows]
+
+    def select_rows(self) -> QuerySet[Any]:
+        """What the page's rows are read from, by their keys."""
+        return cast("QuerySet[Any]", self.apply_select_related(self.root_queryset))
 
 
 class ReadOnlyAdmin(ModelAdmin):

@@ -369,9 +369,11 @@ class AuditEvent(models.Model):
     class Meta:
         ordering = ["-at"]
         indexes = [
-            models.Index(fields=["-at"], name="audit_at"),
-            models.Index(fields=["resource_kind", "resource_name"], name="audit_resource"),
-            models.Index(fields=["actor_id", "-at"], name="audit_actor"),
+            # In the order of the list to the last, and with what it is filtered by: as those of runs.
+            models.Index(fields=["-at", "-id", "action", "outcome"], name="audit_at"),
+            models.Index(fields=["actor_id", "-at", "-id", "action", "outcome"], name="audit_actor"),
+            models.Index(fields=["resource_name", "-at", "-id"], name="audit_resource"),
+            models.Index(fields=["trace_id"], name="audit_trace"),
         ]
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@ What belongs here changes nothing. What it means that a key is expired or a gran
 
 from __future__ import annotations
 
+import heapq
 import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -28,6 +29,11 @@ from security.domain.policy import Decision, Effect, GrantRule, PatternInvalid
 from security.models import Account, ApiKey, AuditEvent, IssuedToken, RevocationMark, Role
 
 REVOKE_SESSIONS: Final = "sessions.revoke"
+MAX_FOUND = 500
+"""Audit events that a search finds; the newest."""
+MAX_SEARCHED = 10_000
+"""Audit events, the newest, in whose names a search looks for a part."""
+_MAX_NAMES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +238,31 @@ def may_revoke_session(*, principal: Principal, session: Session) -> bool:
     """Whether the principal may end the session."""
     resource = Resource(kind="session", name=str(session.id), owner_id=session.account_id)
     return ports.get_authorizer().is_allowed(principal=principal, action=REVOKE_SESSIONS, resource=resource)
+
+
+def search_audit_events(events: QuerySet[AuditEvent], *, term: str) -> QuerySet[AuditEvent]:
+    """Those of the events that the term names: by a trace, by a resource's name, or by an account with it in its name.
+
+    Of the ``MAX_SEARCHED`` newest also those that have it in the resource's name, or in the account's as it was then.
+    The newest ``MAX_FOUND`` at most. Each condition is asked for alone, as then an index answers it; of all of them
+    together a database may choose to read every row.
+    """
+    accounts = Account.objects.filter(username__icontains=term).values_list("id", flat=True)[:_MAX_NAMES]
+    conditions = [
+        Q(trace_id=term.lower()),
+        Q(resource_name=term),
+        *(Q(actor_id=account_id) for account_id in accounts),
+    ]
+    named = Q(resource_name__icontains=term) | Q(actor_name__icontains=term)
+    newest = AuditEvent.objects.order_by("-at", "-id").values_list("at", flat=True)
+    oldest = next(iter(newest[MAX_SEARCHED - 1 : MAX_SEARCHED]), None)
+    conditions.append(named if oldest is None else named & Q(at__gte=oldest))
+    found = {row for condition in conditions for row in _list_newest(events.filter(condition))}
+    return events.filter(id__in=[event_id for _, event_id in heapq.nlargest(MAX_FOUND, found)])
+
+
+def _list_newest(events: QuerySet[AuditEvent]) -> list[tuple[datetime, uuid.UUID]]:
+    return list(events.order_by("-at", "-id").values_list("at", "id")[:MAX_FOUND])
 
 
 def get_identity_fingerprint() -> str:

@@ -92,7 +92,7 @@ class Execution(models.Model):
         QUEUE = "queue", "queue"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    # Indexed in Meta, together with what lists are ordered and filtered by; likewise ``requested_by``.
+    # Indexed in Meta, together with what lists are ordered and filtered by; likewise ``requested_by`` and ``retry_of``.
     tool = models.ForeignKey(Tool, on_delete=models.PROTECT, related_name="executions", db_index=False)
     version = models.ForeignKey(ToolVersion, on_delete=models.PROTECT, related_name="executions")
     definition_hash = models.CharField(max_length=64, help_text="Of the version, when the run was accepted.")
@@ -116,7 +116,9 @@ class Execution(models.Model):
     message_id = models.CharField(max_length=64, blank=True, help_text="The command that asked for it.")
     idempotency_key = models.CharField(max_length=255, blank=True, help_text="The caller's; emptied after 24 hours.")
     arguments_hash = models.CharField(max_length=64, help_text="What the same call again must have the same of.")
-    retry_of = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries")
+    retry_of = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries", db_index=False
+    )
     trace_id = models.CharField(max_length=32)
     timeout_seconds = models.FloatField(help_text="How long one attempt may run.")
     deadline = models.DateTimeField(null=True, help_text="When a waiting caller no longer does.")
@@ -149,12 +151,22 @@ class Execution(models.Model):
             ),
         ]
         indexes: ClassVar = [
-            # With what lists are filtered by, so that a filter that matches little reads the index and not the rows.
-            models.Index(fields=["-created_at", "state", "priority", "mode"], name="execution_created"),
-            models.Index(fields=["tool", "-created_at", "state"], name="execution_tool"),
-            models.Index(fields=["requested_by", "-created_at", "state"], name="execution_requester"),
+            # In the order of the lists to the last, so that a database without statistics sorts nothing, and with what
+            # lists are filtered by, so that a filter that matches little reads the index and not the rows.
+            models.Index(fields=["-created_at", "-id", "state", "priority", "mode"], name="execution_created"),
+            # The tool's has the account and the account's the tool: whichever is chosen for both finds a rare pair.
+            models.Index(
+                fields=["tool", "-created_at", "-id", "state", "requested_by", "priority", "mode"],
+                name="execution_tool",
+            ),
+            models.Index(
+                fields=["requested_by", "-created_at", "-id", "state", "tool", "priority", "mode"],
+                name="execution_requester",
+            ),
             models.Index(fields=["message_id"], name="execution_message_id"),
             models.Index(fields=["trace_id"], name="execution_trace_id"),
+            # Few runs repeat another: one that does not has no entry.
+            models.Index(fields=["retry_of"], condition=Q(retry_of__isnull=False), name="execution_retry_of"),
             models.Index(fields=["finished_at"], name="execution_finished"),
             models.Index(fields=["worker"], condition=Q(state="running"), name="execution_worker"),
             models.Index(fields=["state", "created_at"], condition=Q(finished_at=None), name="execution_unfinished"),

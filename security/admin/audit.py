@@ -48,13 +48,20 @@ class ActorFilter(TextFilter):
 class AuditEventAdmin(ReadOnlyAdmin):
     list_display = ["at", "actor", "action", "resource", "outcome", "trace_id"]
     list_filter = [ActionFilter, OutcomeFilter, ActorFilter]
-    search_fields = ["resource_name", "actor_name", "=trace_id"]
-    search_help_text = "Part of the resource's or the account's name, or a trace"
+    # What is searched is the selector's matter; without a field there is no box.
+    search_fields = ["id"]
+    search_help_text = "Resource, account or trace; of a resource's name a part, among the newest events"
     sortable_by = ["at"]
     fieldsets: list[Any] = [
         (None, {"fields": ["at", "action", "resource", "outcome", "trace_id", "id"]}),
         ("Who", {"fields": ["actor", "actor_id", "credential_id"]}),
     ]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[AuditEvent], search_term: str
+    ) -> tuple[QuerySet[AuditEvent], bool]:
+        term = search_term.strip()
+        return (selectors.search_audit_events(queryset, term=term) if term else queryset), False
 
     @display(description="account")
     def actor(self, obj: AuditEvent) -> str:

@@ -88,6 +88,23 @@ def test_they_measure_a_product_of_their_own_and_leave_nothing_running(tmp_path:
         assert shown in run.stdout
 
 
+def test_they_ask_for_lists_of_a_database_that_they_fill(tmp_path: Path) -> None:
+    some = "REST runs, large agent: (first|deep) page$|REST runs, who sees all: rare tool$|console (runs|audit): plain"
+    run = run_benchmarks("lists", "--rows", "2000", "--only", some, folder=tmp_path)
+    assert run.returncode == 0, run.stderr + run.stdout
+    assert find_processes_of(tmp_path) == []
+    result = read_result(tmp_path)
+    lists = result["lists"]
+    assert (lists["rows"], lists["errors"]) == (2000, {})
+    assert len(lists["questions"]) == 5
+    for question in lists["questions"]:
+        assert question["queries"] == question["queries_small"] > 0
+        for kind in ("without_statistics", "with_statistics"):
+            assert 0 < question[kind]["median_ms"] <= question[kind]["worst_ms"]
+        assert question["name"] in run.stdout
+    assert not (tmp_path / "result.png").exists()
+
+
 def test_they_measure_a_server_that_runs_already(product: Product, tmp_path: Path) -> None:
     assert product.process is not None
     run = run_benchmarks(

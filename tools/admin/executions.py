@@ -43,8 +43,8 @@ MAX_STREAMED_CHARACTERS: Final = 32_768
 class ExecutionChangeList(BoundedChangeList):
     """Rows without their inputs and outputs, which may have a megabyte each."""
 
-    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Execution]:
-        return selectors.select_execution_rows(super().get_queryset(request, exclude_parameters))
+    def select_rows(self) -> QuerySet[Execution]:
+        return selectors.select_execution_rows(super().select_rows())
 
 
 @admin.register(Execution)

@@ -27,8 +27,10 @@ class StateFilter(CheckboxFilter):
         return [(state.value, get_state_text(state.value)) for state in ExecutionState]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Execution]) -> QuerySet[Execution]:
-        states = self.value()
-        return queryset.filter(state__in=states) if states else queryset
+        states = [state for state in ExecutionState if state.value in (self.value() or ())]
+        if states:
+            return selectors.filter_executions_by_state(queryset, states=states)
+        return queryset.none() if self.value() else queryset
 
 
 class PriorityFilter(CheckboxFilter):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import re
 import uuid
+from collections.abc import Collection
 from datetime import datetime
 
 import msgspec
@@ -15,6 +16,7 @@ from django.contrib.auth import get_user_model
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from msgspec import Struct
 
+from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.models import Execution, ExecutionEvent, Tool, ToolVersion
 from tools.selectors.catalog import get_wire_state
 
@@ -96,6 +98,15 @@ def select_execution_rows(executions: QuerySet[Execution]) -> QuerySet[Execution
     )
 
 
+def filter_executions_by_state(
+    executions: QuerySet[Execution], *, states: Collection[ExecutionState]
+) -> QuerySet[Execution]:
+    """Those of the runs that are in one of the states."""
+    found = executions.filter(state__in=[state.value for state in states])
+    # Said twice where none of them is an end: what is not over has an index of its own, and is little.
+    return found if TERMINAL_STATES.intersection(states) else found.filter(finished_at=None)
+
+
 def search_executions(*, executions: QuerySet[Execution], term: str) -> QuerySet[Execution]:
     """Those of the runs that the term names: by a run's id or its beginning, a session's, trace's or message's id.
 
@@ -160,7 +171,7 @@ def _read_event(event: ExecutionEvent, *, since: datetime) -> TimelineEntry:
 
 
 def _list_newest(executions: QuerySet[Execution]) -> list[tuple[datetime, uuid.UUID]]:
-    return list(executions.order_by("-created_at").values_list("created_at", "id")[:MAX_FOUND])
+    return list(executions.order_by("-created_at", "-id").values_list("created_at", "id")[:MAX_FOUND])
 
 
 def _match_identifier(term: str) -> list[Q]:

@@ -19,7 +19,7 @@ from protocol.ports import Principal
 from security.selectors import find_account_id
 from tools.domain.states import ExecutionState
 from tools.models import Execution, Tool
-from tools.selectors.console import select_execution_rows
+from tools.selectors.console import filter_executions_by_state, select_execution_rows
 from tools.selectors.executions import VIEW_EXECUTIONS, ProgressView, get_progress, may_act
 
 MAX_READS = 5
@@ -111,7 +111,7 @@ def _filter(rows: QuerySet[Execution], filters: ExecutionFilters) -> QuerySet[Ex
         account_id = find_account_id(username=filters.requested_by)
         rows = rows.none() if account_id is None else rows.filter(requested_by_id=account_id)
     if filters.states:
-        rows = rows.filter(state__in=[state.value for state in filters.states])
+        rows = filter_executions_by_state(rows, states=filters.states)
     if filters.created_from is not None:
         rows = rows.filter(created_at__gte=filters.created_from)
     if filters.created_before is not None:
@@ -122,16 +122,21 @@ def _filter(rows: QuerySet[Execution], filters: ExecutionFilters) -> QuerySet[Ex
 def _iterate(
     rows: QuerySet[Execution], *, order: ExecutionOrder, after: _Position | None, size: int
 ) -> Iterator[Execution | None]:
-    """The rows past the position, in order; ``None`` where there are more than are looked at."""
-    rows = select_execution_rows(rows)
+    """The rows past the position, in order; ``None`` where there are more than are looked at.
+
+    First their keys, which the index has that has the order and the filters; then the rows.
+    """
     is_descending = order is ExecutionOrder.NEWEST_FIRST
     names = ("-created_at", "-id") if is_descending else ("created_at", "id")
     for _ in range(MAX_READS):
-        chunk = list((rows if after is None else rows.filter(_past(after, is_descending))).order_by(*names)[:size])
-        yield from chunk
-        if len(chunk) < size:
+        past = rows if after is None else rows.filter(_past(after, is_descending))
+        keys = list(past.order_by(*names).values_list("created_at", "id")[:size])
+        found = select_execution_rows(Execution.objects.all()).in_bulk([identifier for _, identifier in keys])
+        # One may have gone meanwhile.
+        yield from (found[identifier] for _, identifier in keys if identifier in found)
+        if len(keys) < size:
             return
-        after = _Position(chunk[-1].created_at, chunk[-1].id)
+        after = _Position(*keys[-1])
     yield None
 
 

@@ -272,9 +272,10 @@ def test_a_long_list_is_counted_no_further_than_it_is_paged(console: Client) -> 
     changelist = response.context["cl"]
     assert (changelist.result_count, len(changelist.result_list)) == (MAX_LISTED, 50)
     assert "narrow the list" in response.content.decode()
-    counts = [query["sql"] for query in queries if "COUNT(*)" in query["sql"] and "workerlease" in query["sql"]]
-    assert counts
-    assert all(f"LIMIT {MAX_LISTED + 1}" in sql for sql in counts)
+    keys, rows = [query["sql"] for query in queries if 'FROM "tools_workerlease"' in query["sql"]]
+    assert f"LIMIT {MAX_LISTED + 1}" in keys
+    assert " IN (" in rows
+    assert "COUNT(*)" not in keys + rows
 
 
 @pytest.mark.parametrize("model", ["tool", "execution", "workerlease"])
