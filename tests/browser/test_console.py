@@ -306,3 +306,18 @@ def test_a_revoked_keys_open_connection_is_closed(console: Console, product: Pro
         revoke_key(console, name)
         assert closed.result(timeout=STAY_SECONDS) == 4403
     assert sign_in_as_agent(product, key) == "security.authentication_failed"
+
+
+def test_the_apis_page_works_without_the_network(visitor: Console) -> None:
+    page = visitor.page
+    page.goto(f"{visitor.product.url}api/docs/")
+    operation = page.locator("#operations-tools-listTools")
+    expect(operation).to_be_visible()
+    page.get_by_role("button", name="Authorize").first.click()
+    page.get_by_role("textbox").fill(visitor.product.agent_api_key)
+    page.get_by_role("button", name="Apply credentials").click()
+    page.get_by_role("button", name="Close").first.click()
+    operation.get_by_role("button").first.click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_role("button", name="Execute").click()
+    expect(operation.locator(".live-responses-table")).to_contain_text("text.count_words")

@@ -65,6 +65,7 @@ def is_ready(product: Product) -> bool:
         return False
 
 
+@pytest.mark.own_web_server
 def test_the_first_start_makes_accounts_and_tells_where_everything_is(product: Product) -> None:
     folder = product.data_dir / "first-run"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -98,6 +99,7 @@ def test_health_and_readiness_name_each_dependency(product: Product) -> None:
     assert all(check["status"] == "ok" and check["latency_ms"] >= 0 for check in report["checks"].values())
 
 
+@pytest.mark.own_web_server
 def test_a_second_start_is_refused_in_one_line(product: Product) -> None:
     assert product.process is not None
     refused = product.manage("serve")
