@@ -14,6 +14,15 @@ class ReadinessFilter(logging.Filter):
         return getattr(getattr(record, "request", None), "path", None) != "/readyz"
 
 
+class RefusalFilter(logging.Filter):
+    """Takes the traceback off Django's line for a refused request: whoever it was that asked, nothing failed."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "status_code", 500) < 500:
+            record.exc_info = None
+        return True
+
+
 class LineFormatter(logging.Formatter):
     """``2026-11-20T16:31:00.123Z INFO tools.services: text``; a traceback follows, each of its lines indented.
 

@@ -259,13 +259,16 @@ LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "mcp_site.logs.LineFormatter"}},
-    "filters": {"readiness": {"()": "mcp_site.logs.ReadinessFilter"}},
+    "filters": {
+        "readiness": {"()": "mcp_site.logs.ReadinessFilter"},
+        "refusal": {"()": "mcp_site.logs.RefusalFilter"},
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": MCP.log_level.upper()},
     "loggers": {
         # Django's own handlers would print a second time.
         "django": {"handlers": [], "propagate": True},
-        "django.request": {"filters": ["readiness"]},
+        "django.request": {"filters": ["readiness", "refusal"]},
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "uvicorn": {"level": "WARNING"},
         # At INFO these write a line for each task and each round of the schedule.

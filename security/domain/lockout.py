@@ -19,6 +19,10 @@ NO_ADDRESS: Final = "local"
 """How a peer without an address, on a Unix socket, is counted."""
 
 
+CLOCK_TOLERANCE: Final = timedelta(seconds=1)
+"""How far apart the moments of attempts may be that come at once: by who is counted first, and by nodes' clocks."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
     """So many wrong passwords, of which one is forgotten each ``step``."""
@@ -29,7 +33,7 @@ class Allowance:
     @property
     def slack(self) -> timedelta:
         """How far ahead a counter may lie for one more attempt to be allowed."""
-        return (self.attempts - 1) * self.step
+        return (self.attempts - 1) * self.step + CLOCK_TOLERANCE
 
 
 PAIR_ALLOWANCE: Final = Allowance(attempts=5, step=timedelta(minutes=3))
