@@ -443,3 +443,21 @@ async def test_a_stop_lets_a_run_finish_answers_it_and_closes_with_1012(impatien
         assert await client.wait_closed() == 1012
     await asyncio.to_thread(psutil.wait_procs, [web], timeout=10)
     await asyncio.to_thread(wait_until, lambda: impatient.get("healthz")[0] == 200, what="the next web process")
+
+
+async def test_a_call_that_joined_anothers_run_cancels_it_too(product: Product, keys: Keys, tmp_path: Path) -> None:
+    wait = {"tool": "sample_tools.wait_for", "input": {"path": str(tmp_path / "go")}}
+    key = uuid.uuid4().hex
+    async with open_session(product.websocket_url, keys.agent) as first:
+        asked = await first.send_command("tools.execute", wait, idempotency_key=key)
+        await first.wait_for_event("execution.progress")
+        async with open_session(product.websocket_url, keys.agent) as second:
+            joined = await second.send_command("tools.execute", wait, idempotency_key=key)
+            while not (await second.call("command.cancel", {"id": joined, "mode": "kill"})).result["cancelled"]:
+                # The call is still on its way to the database.
+                pass
+            # It may have come before the cancellation's own.
+            while not (told := [each for each in second.received if each.correlation_id == joined]):
+                await second.receive()
+            assert told[-1].code == "tool.cancelled"
+        assert (await first.wait_for_answer(asked)).code == "tool.cancelled"

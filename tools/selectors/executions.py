@@ -14,7 +14,7 @@ from protocol import ports
 from protocol.ports import Principal, Resource
 from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.errors import ExecutionNotFound
-from tools.models import Execution, ExecutionEvent, WorkerLease
+from tools.models import Execution, ExecutionEvent, ExecutionWaiter, WorkerLease
 
 VIEW_EXECUTIONS = "executions.view"
 STATE_KIND = ExecutionEvent.Kind.STATE.value
@@ -144,8 +144,12 @@ def may_act(*, principal: Principal, action: str, execution: Execution) -> bool:
 
 
 def find_execution_id(*, session_id: uuid.UUID, message_id: str) -> uuid.UUID | None:
-    """The run that a command of the session asked for; ``None`` where it asked for none."""
-    return Execution.objects.filter(session_id=session_id, message_id=message_id).values_list("id", flat=True).first()
+    """The run that a command of the session asked for, or waits for by its key; ``None`` where there is none."""
+    asked = Execution.objects.filter(session_id=session_id, message_id=message_id).values_list("id", flat=True).first()
+    if asked is not None:
+        return asked
+    waiting = ExecutionWaiter.objects.filter(session_id=session_id, message_id=message_id)
+    return waiting.values_list("execution_id", flat=True).first()
 
 
 def get_progress(execution: Execution) -> ProgressView | None:
