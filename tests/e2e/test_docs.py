@@ -100,7 +100,7 @@ def test_the_example_prints_what_is_shown(newcomers: Product, page: Path, argume
     assert first
     assert first == printed[: len(first)], "\n".join(printed)
     # How many there are changes with every page that is written; the last line's form does not.
-    assert [re.sub(r"\d+", "", EXECUTION.sub("", line)) for line in (last, printed[-1])] == [" matches; execution "] * 2
+    assert re.sub(r"\d+", "", EXECUTION.sub("", last)) == re.sub(r"\d+", "", EXECUTION.sub("", printed[-1]))
 
 
 def test_the_page_on_http_prints_what_it_shows(newcomers: Product, tmp_path: Path) -> None:

@@ -160,8 +160,8 @@ def read_position(request: HttpRequest) -> int:
     Raises:
         InvalidArguments: it is no position.
     """
-    values = collect_values(request)
+    asked = dispatch.convert_text(values=collect_values(request), target=EventsQuery)
     header = request.headers.get("Last-Event-ID")
     if header is not None:
-        values["after"] = header
-    return dispatch.convert_text(values=values, target=EventsQuery).after
+        asked = dispatch.convert_text(values={"after": header}, target=EventsQuery)
+    return asked.after
