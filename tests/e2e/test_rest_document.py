@@ -105,7 +105,7 @@ def has_wrong_data(case: Any) -> bool:
 
 
 @api.parametrize()
-# The same requests each time: a new one that fails is for whoever looks for it (EXAMPLES), not for who changes the docs.
+# The same requests each time: another that fails is for whoever looks for it, by more EXAMPLES, to find.
 @hypothesis.settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 def test_answers_conform(case: Any, keys: Keys, session: requests.Session) -> None:
     # What a command's arguments mean is more than a schema says: 400 and 422 refuse well-formed ones too.
