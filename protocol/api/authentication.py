@@ -13,8 +13,6 @@ from protocol.domain.messages import ApiKeyCredentials, Authentication, JwtCrede
 from protocol.errors import AuthenticationFailed, AuthenticationRequired
 
 MAX_TOKEN_LENGTH = 4096
-KEY_MARK = "mcp_"
-"""What an API key begins with; a JWT does not."""
 
 
 class Caller(Struct, frozen=True, kw_only=True):
@@ -45,7 +43,8 @@ def make_credentials(token: str) -> Authentication:
     """
     if len(token) > MAX_TOKEN_LENGTH:
         raise AuthenticationFailed
-    return ApiKeyCredentials(key=token) if token.startswith(KEY_MARK) else JwtCredentials(token=token)
+    # A JWT has three parts (RFC 7519, section 3.1); a key has one.
+    return JwtCredentials(token=token) if token.count(".") == 2 else ApiKeyCredentials(key=token)
 
 
 async def authenticate(*, credentials: Authentication, remote_address: str | None) -> Caller:

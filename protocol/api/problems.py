@@ -14,6 +14,7 @@ from protocol.errors import MCPError, UnknownCommand, get_error_table
 from protocol.link import make_trace_id
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+TRACE_HEADER = "X-Trace-Id"
 TYPE_PREFIX = "urn:mcp:error:"
 
 
@@ -71,4 +72,7 @@ def respond_with_error(error: MCPError, *, trace_id: str, status: int | None = N
 
 def show_not_found(_request: HttpRequest, *_: Any, **__: Any) -> HttpResponse:
     """The answer under the API's addresses where there is none."""
-    return respond_with_error(UnknownCommand("There is nothing at this address."), trace_id=make_trace_id())
+    trace_id = make_trace_id()
+    response = respond_with_error(UnknownCommand("There is nothing at this address."), trace_id=trace_id)
+    response[TRACE_HEADER] = trace_id
+    return response

@@ -207,9 +207,7 @@ def test_what_cannot_be_answered_is_a_problem(
     api: httpx2.Client, request_: tuple[str, str], status: int, code: str
 ) -> None:
     answer = api.request(*request_)
-    problem = answer.json()
-    assert (answer.status_code, problem["code"], problem["status"]) == (status, code, status)
-    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, get_code(answer)) == (status, code)
 
 
 @pytest.mark.parametrize(
