@@ -16,6 +16,10 @@ from __future__ import annotations
 
 from protocol.errors import MCPError
 
+RUN_FAILED = 424
+"""The HTTP status of a run that ended without success. It is none of the server's errors: the server did its part, and
+much that speaks HTTP sends a request again by itself upon 502 and 504, which would run the tool again."""
+
 
 class ToolFailure(MCPError):
     """The tool could not be run."""
@@ -69,21 +73,21 @@ class InvalidOutput(ToolFailure):
     """The tool's output is not what it declares."""
 
     code = "tool.invalid_output"
-    http_status = 502
+    http_status = RUN_FAILED
 
 
 class ExecutionFailed(ToolFailure):
     """The tool failed."""
 
     code = "tool.execution_failed"
-    http_status = 502
+    http_status = RUN_FAILED
 
 
 class ExecutionTimeout(ToolFailure):
     """The tool did not finish in time."""
 
     code = "tool.timeout"
-    http_status = 504
+    http_status = RUN_FAILED
 
 
 class ExecutionCancelled(ToolFailure):
@@ -104,4 +108,4 @@ class ExecutionInterrupted(ToolFailure):
     """The worker was lost while the tool ran; whether it took effect is not known."""
 
     code = "tool.interrupted"
-    http_status = 502
+    http_status = RUN_FAILED

@@ -63,7 +63,7 @@ def test_who_waits_gets_the_outcome(api: httpx2.Client) -> None:
     assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
     assert answer.json()["output"]["words"] == 2
     failed = execute(api, "sample_tools.report", {"times": 1, "end": "as asked"}, query="?wait=15")
-    assert (failed.status_code, failed.json()["code"]) == (502, "tool.execution_failed")
+    assert (failed.status_code, failed.json()["code"]) == (424, "tool.execution_failed")
     assert failed.json()["detail"] == "as asked"
     assert failed.json()["details"]["execution_id"] in failed.headers["location"]
 
@@ -355,7 +355,7 @@ def test_a_waiting_message_is_ended_at_its_deadline(api: httpx2.Client, tmp_path
         metadata={"timeout_ms": 300},
     )
     answer = api.post("messages/", json=message)
-    assert (answer.status_code, answer.json()["payload"]["code"]) == (504, "tool.timeout")
+    assert (answer.status_code, answer.json()["payload"]["code"]) == (424, "tool.timeout")
     run = answer.json()["payload"]["details"]["execution_id"]
     assert api.get(f"executions/{run}/").json()["state"] == "timed_out"
 
