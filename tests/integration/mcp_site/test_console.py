@@ -23,7 +23,7 @@ from django_celery_beat.models import CrontabSchedule, IntervalSchedule, Periodi
 from protocol.models import Session
 from security.models import Account
 from security.selectors import get_account_principal
-from tests.factories import create_operator, create_person, create_service
+from tests.factories import create_person, create_service
 from tools import services
 from tools.models import Execution, Tool
 from tools.services import ExecutionRequest
@@ -32,12 +32,6 @@ pytestmark = pytest.mark.django_db
 
 ADDRESS = re.compile(r"""(?:src|href|action|hx-get|hx-post)\s*=\s*["']([^"']*)["']""")
 HANDLER = re.compile(r"\son[a-z]+\s*=", re.IGNORECASE)
-
-
-@pytest.fixture
-def console(client: Client) -> Client:
-    client.force_login(create_operator())
-    return client
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from protocol.models import OutboxMessage, Session
 from protocol.sessions import LOST_AFTER, end_session, open_session
 from security.models import Account
 from security.selectors import get_account_principal
-from tests.factories import create_operator, create_person, create_service
+from tests.factories import create_person, create_service
 
 pytestmark = pytest.mark.django_db
 
@@ -32,12 +32,6 @@ HOSTILE = "<script>alert(1)</script>"
 @pytest.fixture
 def agent() -> Account:
     return create_service(username="finder")
-
-
-@pytest.fixture
-def console(client: Client) -> Client:
-    client.force_login(create_operator())
-    return client
 
 
 def get_page(client: Client, name: str, *arguments: object, **parameters: Any) -> Any:

@@ -21,22 +21,11 @@ from protocol.errors import AuthenticationFailed
 from protocol.ports import get_authenticator
 from security import services
 from security.models import Account, ApiKey, Role
-from tests.factories import allow, create_operator, create_person, create_role, create_service, issue_key
+from tests.factories import allow, create_person, create_role, create_service, issue_key
 
 pytestmark = pytest.mark.django_db
 
 KEY = re.compile(r"mcp_[A-Za-z0-9_-]{43}")
-
-
-@pytest.fixture
-def operator() -> Account:
-    return create_operator()
-
-
-@pytest.fixture
-def console(client: Client, operator: Account) -> Client:
-    client.force_login(operator)
-    return client
 
 
 def get_page(client: Client, name: str, *arguments: object) -> str:

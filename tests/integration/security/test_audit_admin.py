@@ -16,18 +16,12 @@ from protocol.ports import Resource
 from security.models import Account, AuditEvent
 from security.selectors import get_account_principal
 from security.services.audit import record_event
-from tests.factories import create_operator, create_person, create_service
+from tests.factories import create_person, create_service
 
 pytestmark = pytest.mark.django_db
 
 LIST = "admin:security_auditevent_changelist"
 HOSTILE = "</pre><script>alert(1)</script>"
-
-
-@pytest.fixture
-def console(client: Client) -> Client:
-    client.force_login(create_operator())
-    return client
 
 
 def record(

@@ -23,7 +23,7 @@ from protocol.domain.messages import Priority
 from protocol.models import Session
 from security.models import Account
 from security.selectors import get_account_principal
-from tests.factories import create_operator, create_person, create_service
+from tests.factories import create_person, create_service
 from tools import services
 from tools.errors import ToolUnavailable
 from tools.models import Execution, ExecutionEvent, Tool, ToolVersion, WorkerLease
@@ -42,12 +42,6 @@ def _tools() -> None:
 @pytest.fixture
 def agent() -> Account:
     return create_service(username="finder")
-
-
-@pytest.fixture
-def console(client: Client) -> Client:
-    client.force_login(create_operator())
-    return client
 
 
 def get_page(client: Client, name: str, *arguments: object, **parameters: Any) -> Any:

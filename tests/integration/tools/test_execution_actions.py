@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from security.models import Account, AuditEvent
 from security.selectors import get_account_principal
-from tests.factories import allow, create_operator, create_person, create_role, create_service, deny
+from tests.factories import allow, create_person, create_role, create_service, deny
 from tools import services
 from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.models import Execution, Tool, ToolVersion
@@ -35,17 +35,6 @@ def _tools() -> None:
 @pytest.fixture
 def agent() -> Account:
     return create_service(username="finder")
-
-
-@pytest.fixture
-def operator() -> Account:
-    return create_operator()
-
-
-@pytest.fixture
-def console(client: Client, operator: Account) -> Client:
-    client.force_login(operator)
-    return client
 
 
 def accept(account: Account) -> Execution:

@@ -20,7 +20,7 @@ from protocol.database_threads import release_request_thread
 from protocol.hub import get_hub
 from security.models import Account
 from security.selectors import get_account_principal
-from tests.factories import create_operator, create_person, ensure_builtin_roles
+from tests.factories import create_person, ensure_builtin_roles
 from tools import services, watching
 from tools.admin import live
 from tools.domain.supervision import CancelMode
@@ -43,11 +43,6 @@ async def _closed(_prepared: None) -> AsyncIterator[None]:
     """Give back the database connection of the thread that asynchronous tests do their synchronous part in."""
     yield
     await sync_to_async(connections.close_all)()
-
-
-@pytest.fixture
-def operator() -> Account:
-    return create_operator()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from security.models import Account, AuditEvent
-from tests.factories import create_operator, create_person
+from tests.factories import create_person
 from tools import services
 from tools.models import Execution, Tool, ToolVersion
 
@@ -27,17 +27,6 @@ WORDS = {"input-0": "one two"}
 @pytest.fixture(autouse=True)
 def _tools() -> None:
     services.synchronise_tools()
-
-
-@pytest.fixture
-def operator() -> Account:
-    return create_operator()
-
-
-@pytest.fixture
-def console(client: Client, operator: Account) -> Client:
-    client.force_login(operator)
-    return client
 
 
 def get_address(tool: str, name: str = "run") -> str:

@@ -13,22 +13,10 @@ from django.urls import reverse
 
 from security.models import Account, AuditEvent
 from security.selectors import get_account_principal
-from tests.factories import create_operator
 from tools import services
 from tools.models import Tool
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def operator() -> Account:
-    return create_operator()
-
-
-@pytest.fixture
-def console(client: Client, operator: Account) -> Client:
-    client.force_login(operator)
-    return client
 
 
 @pytest.fixture
