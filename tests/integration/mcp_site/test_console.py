@@ -22,11 +22,10 @@ from django_celery_beat.models import CrontabSchedule, IntervalSchedule, Periodi
 
 from protocol.models import Session
 from security.models import Account
-from security.selectors import get_account_principal
 from tests.factories import create_person, create_service
+from tests.runs import accept_run
 from tools import services
 from tools.models import Execution, Tool
-from tools.services import ExecutionRequest
 
 pytestmark = pytest.mark.django_db
 
@@ -54,15 +53,7 @@ def get_figures(client: Client) -> dict[str, int | str]:
 
 def accept(agent: Account) -> Execution:
     services.synchronise_tools()
-    request = ExecutionRequest(
-        principal=get_account_principal(account=agent),
-        tool="text.count_words",
-        version=None,
-        input={"text": "a b"},
-        mode=Execution.Mode.QUEUE,
-        trace_id=uuid.uuid4().hex,
-    )
-    return Execution.objects.get(id=services.accept_execution(request=request).execution_id)
+    return accept_run(agent)
 
 
 def connect(agent: Account, **fields: Any) -> Session:

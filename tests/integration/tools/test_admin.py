@@ -24,10 +24,10 @@ from protocol.models import Session
 from security.models import Account
 from security.selectors import get_account_principal
 from tests.factories import create_person, create_service
+from tests.runs import accept_run
 from tools import services
 from tools.errors import ToolUnavailable
 from tools.models import Execution, ExecutionEvent, Tool, ToolVersion, WorkerLease
-from tools.services import ExecutionRequest
 
 pytestmark = pytest.mark.django_db
 
@@ -59,22 +59,9 @@ def list_found(client: Client, **parameters: Any) -> set[uuid.UUID]:
     return {row.pk for row in get_page(client, "execution_changelist", **parameters).context["cl"].result_list}
 
 
-def accept(agent: Account, tool: str = "text.count_words", **fields: Any) -> Execution:
-    """A run that waits in the queue."""
-    fields = {
-        "version": None,
-        "input": {"text": "a b"},
-        "mode": Execution.Mode.QUEUE,
-        "trace_id": uuid.uuid4().hex,
-        **fields,
-    }
-    request = ExecutionRequest(principal=get_account_principal(account=agent), tool=tool, **fields)
-    return Execution.objects.get(id=services.accept_execution(request=request).execution_id)
-
-
 def run(agent: Account, tool: str = "text.count_words", **fields: Any) -> Execution:
     """A run that has ended, well or not."""
-    execution = accept(agent, tool, **fields)
+    execution = accept_run(agent, tool, **fields)
     services.run_execution(execution_id=execution.id, worker="worker-1@host")
     execution.refresh_from_db()
     return execution
@@ -107,9 +94,9 @@ def test_a_run_that_succeeded_is_told_in_full(console: Client, agent: Account) -
 
 
 def test_a_run_that_was_cancelled_and_repeated_says_so(console: Client, agent: Account) -> None:
-    first = accept(agent, idempotency_key="once")
+    first = accept_run(agent, idempotency_key="once")
     Execution.objects.filter(pk=first.pk).update(cancel_mode="graceful", cancel_requested_at=timezone.now())
-    second = accept(agent, retry_of=first.id)
+    second = accept_run(agent, retry_of=first.id)
     page = get_text(console, "execution_change", first.pk)
     assert "graceful" in page
     assert "once" in page
@@ -125,7 +112,7 @@ def test_a_run_that_failed_shows_its_error(console: Client, agent: Account) -> N
 
 
 def test_a_run_that_goes_on_is_read_again(console: Client, agent: Account) -> None:
-    execution = accept(agent)
+    execution = accept_run(agent)
     Execution.objects.filter(pk=execution.pk).update(progress_fraction=0.42, progress_message="21 of 50")
     page = get_text(console, "execution_change", execution.pk)
     assert f'data-live="{reverse("admin:tools_execution_watch", args=[execution.pk])}"' in page
@@ -140,13 +127,13 @@ def test_who_is_told_no_news_by_the_policy_reads_the_page_again_by_the_clock(cli
     clerk = create_person(is_staff=True)
     clerk.user_permissions.set(Permission.objects.filter(codename="view_execution"))
     client.force_login(clerk)
-    page = get_text(client, "execution_change", accept(agent).pk)
+    page = get_text(client, "execution_change", accept_run(agent).pk)
     assert 'hx-trigger="every 2s"' in page
     assert "data-live" not in page
 
 
 def test_of_a_long_timeline_the_end_is_shown(console: Client, agent: Account) -> None:
-    execution = accept(agent)
+    execution = accept_run(agent)
     ExecutionEvent.objects.bulk_create(
         ExecutionEvent(
             execution=execution,
@@ -168,14 +155,14 @@ def test_of_a_long_timeline_the_end_is_shown(console: Client, agent: Account) ->
 
 
 def test_large_values_are_shown_in_part(console: Client, agent: Account) -> None:
-    execution = accept(agent, input={"text": "word " * 150_000})
+    execution = accept_run(agent, input={"text": "word " * 150_000})
     page = get_text(console, "execution_change", execution.pk)
     assert len(page) < 150_000
     assert "The beginning only" in page
 
 
 def test_what_is_not_json_is_shown_as_it_is(console: Client, agent: Account) -> None:
-    execution = accept(agent)
+    execution = accept_run(agent)
     Execution.objects.filter(pk=execution.pk).update(input_json='{"half', output_json="[" * 20_000)
     page = get_text(console, "execution_change", execution.pk)
     assert "{&quot;half" in page
@@ -231,12 +218,12 @@ def test_the_list_of_runs_asks_the_same_of_the_database_however_long_it_is(conso
         assert not [query for query in queries if "input_json" in query["sql"] or "input_schema" in query["sql"]]
         return len(queries)
 
-    accept(agent)
+    accept_run(agent)
     count_queries()
     few = count_queries()
     for _ in range(10):
-        accept(create_service())
-        accept(create_service(), "files.list", input={})
+        accept_run(create_service())
+        accept_run(create_service(), "files.list", input={})
     assert count_queries() == few
 
 
@@ -292,7 +279,7 @@ def test_nothing_is_written_by_hand(console: Client, agent: Account, model: str)
 def test_filters_narrow_the_list_of_runs(console: Client, agent: Account) -> None:
     other = create_service(username="other")
     good, bad = run(agent), run(agent, "text.search", input={"pattern": "(", "text": ""})
-    urgent = accept(agent, priority=Priority.URGENT, mode=Execution.Mode.WAIT)
+    urgent = accept_run(agent, priority=Priority.URGENT, mode=Execution.Mode.WAIT)
     others = run(other, "files.list", input={})
     old = run(agent)
     Execution.objects.filter(pk=old.pk).update(created_at=datetime(2026, 3, 14, 15, 9, 26, 535_000, tzinfo=UTC))
@@ -319,10 +306,10 @@ def test_filters_narrow_the_list_of_runs(console: Client, agent: Account) -> Non
 
 
 def test_versions_are_a_filter_once_a_tool_is_chosen(console: Client, agent: Account) -> None:
-    first = accept(agent)
+    first = accept_run(agent)
     fields = ToolVersion.objects.filter(pk=first.version_id).values().get()
     second = ToolVersion.objects.create(**{**fields, "id": uuid.uuid4(), "version": "2.0.0"})
-    newer = accept(agent, version="2.0.0")
+    newer = accept_run(agent, version="2.0.0")
     tool = first.tool_id
     assert list_found(console, tool__id__exact=tool, version=second.pk) == {newer.pk}
     assert list_found(console, tool__id__exact=tool, version="nonsense") == {first.pk, newer.pk}
@@ -347,14 +334,14 @@ def test_versions_are_a_filter_once_a_tool_is_chosen(console: Client, agent: Acc
 def test_a_run_is_found_by(console: Client, agent: Account, make_term: Callable[[Execution], str]) -> None:
     seeker = create_service(username="seeker")
     session = Session.objects.create(account=seeker, credential_id=uuid.uuid4(), channel="c")
-    wanted = accept(
+    wanted = accept_run(
         seeker,
         "text.search",
         input={"pattern": "x", "text": "x"},
         session_id=session.id,
         message_id="9b1d-message",
     )
-    other = accept(agent, trace_id="f" * 32)
+    other = accept_run(agent, trace_id="f" * 32)
     # Both may have been made in the same millisecond, which the short id is.
     ExecutionEvent.objects.filter(execution=other).delete()
     Execution.objects.filter(pk=other.pk).update(id=uuid.UUID(int=wanted.pk.int ^ (1 << 100)))
@@ -362,13 +349,13 @@ def test_a_run_is_found_by(console: Client, agent: Account, make_term: Callable[
 
 
 def test_a_search_that_finds_nothing_finds_nothing(console: Client, agent: Account) -> None:
-    accept(agent)
+    accept_run(agent)
     for term in ("nothing", str(uuid.uuid4()), "%", "'; --", "a" * 500):
         assert list_found(console, q=term) == set(), term
 
 
 def test_a_search_is_within_the_filters(console: Client, agent: Account) -> None:
-    waiting, ended = accept(agent), run(agent)
+    waiting, ended = accept_run(agent), run(agent)
     assert list_found(console, q="count_words", state="queued") == {waiting.pk}
     assert list_found(console, q=str(ended.pk), state="queued") == set()
 
@@ -435,12 +422,12 @@ def test_a_disabled_tool_is_refused_until_it_is_enabled(console: Client, agent: 
     address = reverse("admin:tools_tool_disable", args=[tool.pk])
     assert "reason" in console.get(address).content.decode()
     assert switch(console, tool, "disable", reason="").status_code == 200
-    accept(agent)
+    accept_run(agent)
 
     response = switch(console, tool, "disable", reason="Wrong <b>results</b>")
     assert response.headers["HX-Redirect"] == reverse("admin:tools_tool_change", args=[tool.pk])
     with pytest.raises(ToolUnavailable) as refusal:
-        accept(agent)
+        accept_run(agent)
     assert refusal.value.code == "tool.unavailable"
     page = get_text(console, "tool_change", tool.pk)
     assert "Wrong &lt;b&gt;results" in page
@@ -455,9 +442,9 @@ def test_a_disabled_tool_is_refused_until_it_is_enabled(console: Client, agent: 
 
     console.get(reverse("admin:tools_tool_enable", args=[tool.pk]))
     with pytest.raises(ToolUnavailable):
-        accept(agent)
+        accept_run(agent)
     switch(console, tool, "enable")
-    accept(agent)
+    accept_run(agent)
     switch(console, tool, "enable")
     tool.refresh_from_db()
     assert (tool.state, tool.disabled_reason) == ("enabled", "")
@@ -468,7 +455,7 @@ def test_switching_needs_its_permission_and_looking_another(client: Client, agen
     clerk = create_person(is_staff=True)
     client.force_login(clerk)
     tool = Tool.objects.get(name="text.search")
-    execution = accept(agent)
+    execution = accept_run(agent)
     addresses = [reverse(f"admin:tools_{model}_changelist") for model in ("tool", "execution", "workerlease")]
     assert [client.get(address).status_code for address in addresses] == [403, 403, 403]
     assert switch(client, tool, "disable", reason="r").status_code == 403

@@ -14,12 +14,11 @@ from django.urls import reverse
 from django.utils import timezone
 
 from security.models import Account, AuditEvent
-from security.selectors import get_account_principal
 from tests.factories import allow, create_person, create_role, create_service, deny
+from tests.runs import accept_run
 from tools import services
 from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.models import Execution, Tool, ToolVersion
-from tools.services import ExecutionRequest
 
 pytestmark = pytest.mark.django_db
 
@@ -37,22 +36,9 @@ def agent() -> Account:
     return create_service(username="finder")
 
 
-def accept(account: Account) -> Execution:
-    """A run that waits in the queue."""
-    request = ExecutionRequest(
-        principal=get_account_principal(account=account),
-        tool="text.count_words",
-        version=None,
-        input={"text": "a b"},
-        mode=Execution.Mode.QUEUE,
-        trace_id=uuid.uuid4().hex,
-    )
-    return Execution.objects.get(id=services.accept_execution(request=request).execution_id)
-
-
 def run(account: Account) -> Execution:
     """A run that has succeeded."""
-    execution = accept(account)
+    execution = accept_run(account)
     services.run_execution(execution_id=execution.id, worker="worker-1@host")
     return Execution.objects.get(id=execution.id)
 
@@ -94,7 +80,7 @@ def let_look(account: Account) -> Account:
 def test_a_waiting_run_is_ended_at_once(
     console: Client, operator: Account, agent: Account, action: str, mode: str
 ) -> None:
-    execution = accept(agent)
+    execution = accept_run(agent)
     response = do(console, execution, action)
     assert (response.status_code, response.headers["HX-Redirect"]) == (200, get_address(execution))
     execution.refresh_from_db()
@@ -112,7 +98,7 @@ def test_a_waiting_run_is_ended_at_once(
 
 
 def test_of_a_running_one_the_wish_is_recorded_and_can_be_made_harder(console: Client, agent: Account) -> None:
-    execution = accept(agent)
+    execution = accept_run(agent)
     bring_into(execution, ExecutionState.RUNNING, attempt=1, started_at=timezone.now())
     for action, mode, offered in (("cancel", "graceful", {"kill"}), ("kill", "kill", set[str]())):
         assert get_told(do(console, execution, action)).startswith("success")
@@ -139,7 +125,7 @@ def test_a_run_that_has_ended_is_run_again(console: Client, operator: Account, a
 
 @pytest.mark.parametrize("state", list(ExecutionState))
 def test_what_can_be_done_is_offered(console: Client, agent: Account, state: ExecutionState) -> None:
-    execution = accept(agent)
+    execution = accept_run(agent)
     bring_into(execution, state)
     assert find_offered(console, execution) == ({"run_again"} if state in TERMINAL_STATES else {"cancel", "kill"})
 
@@ -181,7 +167,7 @@ def test_the_roles_of_who_is_signed_in_decide(
     clerk = let_look(create_person(is_staff=True))
     clerk.roles.add(create_role(grants=grants))
     client.force_login(clerk)
-    waiting, ended = accept(agent), run(agent)
+    waiting, ended = accept_run(agent), run(agent)
     for execution, offered in ((waiting, of_waiting), (ended, of_ended)):
         assert find_offered(client, execution) == offered
         for action in set(ACTIONS) - offered:
@@ -198,21 +184,21 @@ def test_the_roles_of_who_is_signed_in_decide(
 def test_what_is_ones_own_can_be_ended_and_repeated_by_an_agents_role(client: Client) -> None:
     clerk = let_look(create_person(is_staff=True, roles=["agent"]))
     client.force_login(clerk)
-    assert find_offered(client, accept(clerk)) == {"cancel", "kill"}
+    assert find_offered(client, accept_run(clerk)) == {"cancel", "kill"}
     assert find_offered(client, run(clerk)) == {"run_again"}
-    assert find_offered(client, accept(create_service())) == set()
+    assert find_offered(client, accept_run(create_service())) == set()
 
 
 def test_a_superuser_without_roles_may_look_only(client: Client, agent: Account) -> None:
     client.force_login(Account.objects.create_superuser("root"))
-    waiting, ended = accept(agent), run(agent)
+    waiting, ended = accept_run(agent), run(agent)
     assert (find_offered(client, waiting), find_offered(client, ended)) == (set(), set())
     assert "tool.execution_not_found" in get_told(do(client, waiting, "kill"))
     assert "tool.execution_not_found" in get_told(do(client, ended, "run_again"))
 
 
 def test_refusals_are_told_on_the_page(console: Client, agent: Account) -> None:
-    waiting, ended = accept(agent), run(agent)
+    waiting, ended = accept_run(agent), run(agent)
     assert get_told(do(console, ended, "kill")).startswith("warning")
     assert "tool.unavailable" in get_told(do(console, waiting, "run_again"))
     Tool.objects.filter(id=ended.tool_id).update(state="disabled", disabled_reason="Wrong <b>results</b>")
@@ -229,7 +215,7 @@ def test_refusals_are_told_on_the_page(console: Client, agent: Account) -> None:
 def test_only_a_post_with_its_token_does_anything(operator: Account, agent: Account, action: str) -> None:
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(operator)
-    execution = run(agent) if action == "run_again" else accept(agent)
+    execution = run(agent) if action == "run_again" else accept_run(agent)
     before = count_rows()
     address = get_address(execution, action)
     dialog = browser.get(address)
@@ -248,7 +234,7 @@ def test_only_a_post_with_its_token_does_anything(operator: Account, agent: Acco
 @pytest.mark.parametrize("action", ACTIONS)
 def test_who_may_not_look_may_not_act(client: Client, agent: Account, action: str) -> None:
     clerk = create_person(is_staff=True, roles=["operator"])
-    execution = run(agent) if action == "run_again" else accept(agent)
+    execution = run(agent) if action == "run_again" else accept_run(agent)
     before = count_rows()
     assert do(client, execution, action).headers["Location"].startswith(reverse("admin:login"))
     client.force_login(clerk)
@@ -269,7 +255,7 @@ def test_a_run_that_there_is_not_has_no_actions(console: Client, identifier: obj
 
 def test_a_page_that_reads_itself_again_has_the_actions_in_a_part_of_its_own(console: Client, agent: Account) -> None:
     """Also where there are none: what is put in their place must find it."""
-    execution = accept(agent)
+    execution = accept_run(agent)
     bring_into(execution, ExecutionState.RUNNING, cancel_mode="kill")
     page = console.get(get_address(execution)).content.decode()
     assert 'hx-select-oob="#page-actions"' in page

@@ -21,11 +21,11 @@ from protocol.hub import get_hub
 from security.models import Account
 from security.selectors import get_account_principal
 from tests.factories import create_person, ensure_builtin_roles
+from tests.runs import accept_run
 from tools import services, watching
 from tools.admin import live
 from tools.domain.supervision import CancelMode
 from tools.models import Execution
-from tools.services import ExecutionRequest
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -47,15 +47,7 @@ async def _closed(_prepared: None) -> AsyncIterator[None]:
 
 @pytest.fixture
 def execution(operator: Account) -> Execution:
-    request = ExecutionRequest(
-        principal=get_account_principal(account=operator),
-        tool="text.count_words",
-        version=None,
-        input={"text": "a b"},
-        mode=Execution.Mode.QUEUE,
-        trace_id=uuid.uuid4().hex,
-    )
-    return Execution.objects.get(id=services.accept_execution(request=request).execution_id)
+    return accept_run(operator)
 
 
 @pytest.fixture
