@@ -24,6 +24,7 @@ from unfold.views import ChangeList
 
 from protocol import selectors
 from protocol.domain.states import Close
+from protocol.errors import MCPError
 from protocol.models import OutboxMessage, Session
 from protocol.sessions import LOST_AFTER
 
@@ -129,6 +130,11 @@ def get_row(model_admin: ModelAdmin, request: HttpRequest, object_id: str) -> An
     if row is None:
         raise Http404
     return row
+
+
+def describe_refusal(error: MCPError) -> str:
+    """What an operator is told of a service's refusal."""
+    return f"Refused: {error.message} ({error.code})"
 
 
 def lead_to(model_admin: ModelAdmin, object_id: object) -> HttpResponse:

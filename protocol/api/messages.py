@@ -17,16 +17,17 @@ from protocol.api import throttling
 from protocol.api.authentication import Caller, authenticate, get_remote_address, make_credentials
 from protocol.api.doors import Call, run_call
 from protocol.api.openapi import Access, Content, Description, Reply
-from protocol.api.requests import JSON_MEDIA_TYPE, ApiView, read_body
+from protocol.api.requests import ApiView, read_body
+from protocol.api.responses import JSON_MEDIA_TYPE
 from protocol.domain.codec import JSON_CODEC, MESSAGEPACK_CODEC, Codec
 from protocol.domain.messages import (
     ErrorPayload,
     MessageType,
     OutgoingMessage,
-    OutgoingMetadata,
     ResponsePayload,
     describe_error,
 )
+from protocol.domain.outgoing import make_message
 from protocol.domain.stateless import StatelessCommand, open_command, split_batch
 from protocol.errors import AuthenticationFailed, AuthenticationRequired, InvalidMessage, get_error_table
 from protocol.link import get_now, make_id, make_trace_id
@@ -155,10 +156,5 @@ def get_status(payload: ResponsePayload | ErrorPayload) -> int:
 
 def make_answer(payload: ResponsePayload | ErrorPayload, *, correlation_id: str | None) -> OutgoingMessage:
     """The payload in its envelope."""
-    return OutgoingMessage(
-        id=make_id(),
-        type=MessageType.ERROR if isinstance(payload, ErrorPayload) else MessageType.RESPONSE,
-        payload=payload,
-        timestamp=get_now().isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
-        metadata=None if correlation_id is None else OutgoingMetadata(correlation_id=correlation_id),
-    )
+    message_type = MessageType.ERROR if isinstance(payload, ErrorPayload) else MessageType.RESPONSE
+    return make_message(message_type, payload, message_id=make_id(), now=get_now(), correlation_id=correlation_id)

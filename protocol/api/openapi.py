@@ -18,10 +18,10 @@ from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent
 from msgspec import Struct
 
 from protocol.api.problems import PROBLEM_MEDIA_TYPE, Problem
+from protocol.api.responses import JSON_MEDIA_TYPE
 
 JsonSchema = dict[str, Any]
 REFERENCE: Final = "#/components/schemas/{name}"
-JSON: Final = "application/json"
 BEARER: Final = "bearer"
 
 
@@ -49,7 +49,7 @@ class Content(Struct, frozen=True, kw_only=True):
     """What a body is: of a type, or as a schema says."""
 
     schema: type | JsonSchema
-    media_types: tuple[str, ...] = (JSON,)
+    media_types: tuple[str, ...] = (JSON_MEDIA_TYPE,)
     example: Any = None
 
 

@@ -21,6 +21,7 @@ from protocol.api import throttling
 from protocol.api.authentication import Caller, authenticate, get_remote_address, read_bearer
 from protocol.api.openapi import ViewSchema
 from protocol.api.problems import TRACE_HEADER, respond_with_error
+from protocol.api.responses import JSON_MEDIA_TYPE
 from protocol.domain.codec import MAX_NESTING, has_deep_json
 from protocol.domain.throttle import Allowance
 from protocol.errors import (
@@ -33,7 +34,6 @@ from protocol.errors import (
 )
 from protocol.link import make_trace_id
 
-JSON_MEDIA_TYPE: Final = "application/json"
 _TRACEPARENT: Final = re.compile(r"\A[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 """W3C Trace Context, level 1."""
 

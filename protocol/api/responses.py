@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 from django.http import HttpResponse
 
+JSON_MEDIA_TYPE = "application/json"
+
 
 def respond_with_json(value: Any, *, status: int) -> HttpResponse:
     """The value, msgspec's structures in it too, as JSON."""
-    return HttpResponse(msgspec.json.encode(value), status=status, content_type="application/json")
+    return HttpResponse(msgspec.json.encode(value), status=status, content_type=JSON_MEDIA_TYPE)

@@ -7,8 +7,8 @@ from django.http.response import HttpResponseBase
 from msgspec import Struct
 
 from protocol.api.openapi import Access, Content, Description, Reply, make_document
-from protocol.api.requests import JSON_MEDIA_TYPE, ApiView
-from protocol.api.responses import respond_with_json
+from protocol.api.requests import ApiView
+from protocol.api.responses import JSON_MEDIA_TYPE, respond_with_json
 from protocol.consumers import get_terms
 from protocol.domain.codec import CODECS
 from protocol.domain.messages import AUTHENTICATION_METHODS, SUPPORTED_FEATURES, SUPPORTED_VERSIONS, Limits, ServerInfo

@@ -19,6 +19,28 @@ from protocol.domain.messages import (
 from protocol.errors import MessageTooLarge
 
 
+def make_message(
+    message_type: MessageType,
+    payload: Any,
+    *,
+    message_id: str,
+    now: datetime,
+    correlation_id: str | None,
+    sequence: int | None = None,
+) -> OutgoingMessage:
+    """The payload in its envelope; ``now`` is in UTC."""
+    metadata = None
+    if correlation_id is not None or sequence is not None:
+        metadata = OutgoingMetadata(correlation_id=correlation_id, sequence=sequence)
+    return OutgoingMessage(
+        id=message_id,
+        type=message_type,
+        payload=payload,
+        timestamp=now.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
+        metadata=metadata,
+    )
+
+
 class Outgoing:
     """One connection's queue of encoded messages."""
 
@@ -44,15 +66,13 @@ class Outgoing:
         self, message_type: MessageType, payload: Any, *, correlation_id: str | None, sequence: int | None = None
     ) -> bytes:
         """Queue a message; its encoded form. One larger than the client takes becomes an error, an event nothing."""
-        metadata = None
-        if correlation_id is not None or sequence is not None:
-            metadata = OutgoingMetadata(correlation_id=correlation_id, sequence=sequence)
-        message = OutgoingMessage(
-            id=self._new_id(),
-            type=message_type,
-            payload=payload,
-            timestamp=self._now().isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
-            metadata=metadata,
+        message = make_message(
+            message_type,
+            payload,
+            message_id=self._new_id(),
+            now=self._now(),
+            correlation_id=correlation_id,
+            sequence=sequence,
         )
         encoded = self._codec.encode(message)
         if self.peer_max_size is not None and len(encoded) > self.peer_max_size:

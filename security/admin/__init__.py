@@ -11,7 +11,7 @@ from security.admin.accounts import AccountAdmin
 from security.admin.audit import AuditEventAdmin
 from security.admin.keys import ApiKeyAdmin
 from security.admin.login import ConsoleLoginForm
-from security.admin.permissions import get_actor, get_principal, make_trace_id
+from security.admin.permissions import get_actor, get_principal
 from security.admin.roles import GroupAdmin, RoleAdmin
 from security.admin.sessions import ClosableSessionAdmin
 
@@ -25,5 +25,4 @@ __all__ = [
     "RoleAdmin",
     "get_actor",
     "get_principal",
-    "make_trace_id",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any, cast
 
 from django.http import HttpRequest
@@ -20,11 +19,6 @@ def get_actor(request: HttpRequest) -> Account:
 def get_principal(request: HttpRequest) -> Principal:
     """Who is signed in, with what its roles grant at this moment: the console's permissions are another matter."""
     return get_account_principal(account=get_actor(request))
-
-
-def make_trace_id() -> str:
-    """Of one act in the console, as of one message."""
-    return uuid.uuid4().hex
 
 
 class SuperuserWrites:

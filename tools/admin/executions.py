@@ -22,10 +22,11 @@ from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 from unfold.views import ChangeList
 
-from protocol.admin import BoundedChangeList, ReadOnlyAdmin, get_row, lead_to
+from protocol.admin import BoundedChangeList, ReadOnlyAdmin, describe_refusal, get_row, lead_to
 from protocol.errors import MCPError
+from protocol.link import make_trace_id
 from protocol.selectors import find_session
-from security.admin import get_principal, make_trace_id
+from security.admin import get_principal
 from tools import selectors, services
 from tools.admin.filters import CreatedFilter, PriorityFilter, StateFilter, VersionFilter
 from tools.admin.labels import EXECUTION_COLOURS, get_state_text, make_label
@@ -200,7 +201,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
         return lead_to(self, execution.id)
 
     def _tell_refusal(self, request: HttpRequest, error: MCPError) -> None:
-        self.message_user(request, f"Refused: {error.message} ({error.code})", messages.ERROR)
+        self.message_user(request, describe_refusal(error), messages.ERROR)
 
     @display(description="run")
     def short_id(self, obj: Execution) -> SafeString:

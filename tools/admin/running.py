@@ -13,8 +13,9 @@ from django.urls import reverse
 from unfold.admin import ModelAdmin
 
 from protocol.errors import MCPError
+from protocol.link import make_trace_id
 from protocol.ports import Principal
-from security.admin import get_principal, make_trace_id
+from security.admin import get_principal
 from tools import selectors, services
 from tools.admin.input import FIELDS, JSON, InputForm, has_fields, make_input_form
 from tools.admin.labels import TOOL_COLOURS, make_label

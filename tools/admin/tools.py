@@ -19,7 +19,8 @@ from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from protocol.admin import ReadOnlyAdmin, get_row, lead_to
-from security.admin import get_principal, make_trace_id
+from protocol.link import make_trace_id
+from security.admin import get_principal
 from tools import selectors, services
 from tools.admin.labels import TOOL_COLOURS, make_label
 from tools.admin.running import show_form, take_form

@@ -122,7 +122,6 @@ async def stream_events(standing: Standing, execution_id: uuid.UUID, page: Event
     yield f"retry: {RECONNECT_MS}\n\n".encode()
     await release_request_thread()
     began_at = last_sent = time.monotonic()
-    await release_request_thread()
     # Whoever was not told the end connects again, and is told what is the matter.
     with contextlib.suppress(MCPError):
         async with watching.get_board().watch(execution_id) as watch:
