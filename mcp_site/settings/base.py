@@ -9,10 +9,11 @@ import dj_database_url
 from mcp_site import __version__
 from mcp_site.errors import BadEnvironment
 from mcp_site.settings.console import FORMAT_MODULE_PATH, UNFOLD  # noqa: F401  # Django and unfold read them
-from mcp_site.settings.environment import PROJECT_ROOT, Environment, load_environment
+from mcp_site.settings.environment import Environment, load_environment
 from mcp_site.settings.own_apps import find_apps
 from mcp_site.settings.secrets import fill_in_secrets
 from mcp_site.settings.sockets import choose_broker_socket, make_celery_url
+from mcp_site.settings.variables import PROJECT_ROOT
 
 MCP: Environment = fill_in_secrets(load_environment())
 """Our own settings; the rest of the project reads ``settings.MCP.<field>``."""

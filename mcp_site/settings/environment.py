@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -28,11 +28,8 @@ from mcp_site.settings.values import (
     is_service_url,
     parse_networks,
 )
+from mcp_site.settings.variables import PREFIX, PROJECT_ROOT, Variable, describe_variables, name_variable
 
-PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
-PREFIX: Final = "MCP_"
-WITHOUT_PREFIX: Final = frozenset({"database_url", "redis_url", "celery_broker_url"})
-"""Fields whose variable is named as the libraries' users know it."""
 CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY"})
 """Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
 POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
@@ -41,11 +38,6 @@ NEAR_MISS_RATIO: Final = 0.75
 
 _SECRET: Final[dict[str, Any]] = {"secret": True}
 _INTERNAL: Final[dict[str, Any]] = {"internal": True}
-
-
-def name_variable(field: str) -> str:
-    """``data_dir`` → ``MCP_DATA_DIR``, ``database_url`` → ``DATABASE_URL``."""
-    return field.upper() if field in WITHOUT_PREFIX else f"{PREFIX}{field.upper()}"
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variable):
@@ -220,24 +212,9 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         return decode_identity_key(self.identity_key)
 
 
-class Variable(msgspec.Struct, frozen=True, kw_only=True):
-    """One variable as the docs show it."""
-
-    name: str
-    field: str
-    type: str
-    default: str
-    bounds: str
-    description: str
-    is_secret: bool
-    is_internal: bool
-
-
 def list_variables() -> tuple[Variable, ...]:
     """Every variable that the server reads, in the structure's order."""
-    hints = get_type_hints(Environment, include_extras=True)
-    defaults = dict(zip(Environment.__struct_fields__, Environment.__struct_defaults__, strict=True))
-    return tuple(_describe(field, hints[field], defaults[field]) for field in Environment.__struct_fields__)
+    return describe_variables(Environment)
 
 
 def load_environment() -> Environment:
@@ -331,57 +308,3 @@ def _explain(message: str, given: Mapping[str, Any], variables: Mapping[str, Var
     expected = " ".join(part for part in (variable.type, variable.bounds) if part)
     value = "" if variable.is_secret else f", not {given[variable.name]!r}"
     return f"{variable.name}: expected {expected}{value}"
-
-
-def _describe(field: str, hint: Any, default: object) -> Variable:
-    kind, *metas = get_args(hint)
-    meta = next(item for item in metas if isinstance(item, Meta))
-    extra = meta.extra or {}
-    kind, bounds = _unwrap_optional(kind, meta)
-    return Variable(
-        name=name_variable(field),
-        field=field,
-        type=_name_type(kind),
-        default=_show_default(default),
-        bounds=_show_bounds(bounds),
-        description=meta.description or "",
-        is_secret="secret" in extra,
-        is_internal="internal" in extra,
-    )
-
-
-def _unwrap_optional(kind: Any, meta: Meta) -> tuple[Any, Meta]:
-    """What a value is where there is one, and its bounds, which msgspec takes next to the number only."""
-    for part in get_args(kind):
-        if get_origin(part) is Annotated:
-            inner, bounds = get_args(part)
-            return inner, bounds
-    return kind, meta
-
-
-def _name_type(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(get_args(kind))
-    if get_origin(kind) is tuple:
-        return "list"
-    names: dict[Any, str] = {int: "integer", float: "number", bool: "true or false", Path: "path", str: "text"}
-    optional = [part for part in get_args(kind) if part is not type(None)]
-    return names[optional[0] if optional else kind]
-
-
-def _show_default(default: object) -> str:
-    if isinstance(default, Path):
-        return str(default.relative_to(PROJECT_ROOT)) if default.is_relative_to(PROJECT_ROOT) else str(default)
-    if isinstance(default, bool):
-        return str(default).lower()
-    return "" if default in (None, "", ()) else str(default)
-
-
-def _show_bounds(meta: Meta) -> str:
-    bounds = {
-        "at least": meta.ge,
-        "above": meta.gt,
-        "at most": meta.le,
-        "of length at least": meta.min_length if meta.min_length != 1 else None,
-    }
-    return ", ".join(f"{word} {value}" for word, value in bounds.items() if value is not None)

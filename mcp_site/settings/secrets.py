@@ -17,7 +17,8 @@ from typing import Final
 import msgspec
 
 from mcp_site.errors import BadEnvironment
-from mcp_site.settings.environment import Environment, name_variable
+from mcp_site.settings.environment import Environment
+from mcp_site.settings.variables import name_variable
 
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600

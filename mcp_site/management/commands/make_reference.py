@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from mcp_site.reference.pages import PAGES
-from mcp_site.settings.environment import PROJECT_ROOT
+from mcp_site.settings.variables import PROJECT_ROOT
 from tools.services import load_tools
 
 

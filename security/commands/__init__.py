@@ -1,0 +1,1 @@
+"""The commands that this app adds to the protocol, by what they are about; found by the kernel's autodiscovery."""

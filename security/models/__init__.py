@@ -1,0 +1,33 @@
+"""What is stored, by what it is about, and the constraints that always hold; importers take it from here.
+
+Writes go through ``services``, reads through ``selectors``; what a pattern or a key means is ``domain``'s.
+"""
+
+from security.models.accounts import Account, AccountManager, Grant, Role
+from security.models.audit import AppendOnly, AuditEvent, AuditQuerySet
+from security.models.credentials import ApiKey, IssuedToken, LoginFailure
+from security.models.revocation import RevocationMark
+from security.models.validators import (
+    MAX_SCOPES,
+    validate_action_pattern,
+    validate_resource_pattern,
+    validate_scopes,
+)
+
+__all__ = [
+    "MAX_SCOPES",
+    "Account",
+    "AccountManager",
+    "ApiKey",
+    "AppendOnly",
+    "AuditEvent",
+    "AuditQuerySet",
+    "Grant",
+    "IssuedToken",
+    "LoginFailure",
+    "RevocationMark",
+    "Role",
+    "validate_action_pattern",
+    "validate_resource_pattern",
+    "validate_scopes",
+]

@@ -1,0 +1,36 @@
+"""Accounts by name, and whom an account may issue keys for."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db.models import QuerySet
+
+from security.models import Account
+
+
+def has_accounts() -> bool:
+    return Account.objects.exists()
+
+
+def get_account(*, username: str) -> Account:
+    """The account of this name, whatever the case in which it is written.
+
+    Raises:
+        Account.DoesNotExist: there is none.
+    """
+    return Account.objects.get(username__iexact=username)
+
+
+def find_account_id(*, username: str) -> uuid.UUID | None:
+    """The id of the account of this name, whatever the case in which it is written; ``None``: there is none."""
+    return Account.objects.filter(username__iexact=username).values_list("id", flat=True).first()
+
+
+def list_accounts_keyed_by(*, actor: Account) -> QuerySet[Account]:
+    """The accounts for which the actor may issue keys: a superuser for any, another for itself alone.
+
+    A key is all that its account may do, so that issuing one for another account would be taking its place.
+    """
+    accounts = Account.objects.filter(is_active=True)
+    return accounts if actor.is_superuser else accounts.filter(pk=actor.pk)
