@@ -24,11 +24,14 @@ from protocol.answers import Answers
 from protocol.database_threads import get_database_threads
 from protocol.domain.activity import PendingCommand, Stage
 from protocol.domain.codec import Codec
-from protocol.domain.connection import AuthenticationReceived, CommandReceived, Connection
+from protocol.domain.connection import Connection
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import AuthenticationAnswer, PrincipalInfo
+from protocol.domain.received import AuthenticationReceived, CommandReceived
+from protocol.domain.signed import SignedMessage
 from protocol.domain.states import Close, State
-from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, TokenExpired
+from protocol.errors import AccessDenied, AuthenticationFailed, DuplicateId, MCPError, TokenExpired
+from protocol.evidence import NONE, Evidence
 from protocol.registry import Command, CommandContext
 from protocol.wakeups import RiddenEvent
 from protocol.writer import Send, SocketWriter
@@ -90,6 +93,7 @@ class Link:
         self.connection = Connection(
             codec=codec,
             terms=terms,
+            keys=ports.get_key_agreer(),
             connection_id=make_id(),
             now=get_now,
             tick=time.monotonic,
@@ -110,6 +114,7 @@ class Link:
         self.session_id = uuid.UUID(int=0)
         self.client_features: frozenset[str] = frozenset()
         self.writer = SocketWriter(connection=self.connection, send=send, abort=abort)
+        self._signatures: ports.SessionSignatures | None = None
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
@@ -129,6 +134,7 @@ class Link:
         try:
             if principal.expires_at is not None and principal.expires_at <= event.pending.received_at:
                 raise TokenExpired
+            evidence = NONE if event.signed is None else self._verify(principal, event.signed)
             event.pending.stage = Stage.RESOLUTION
             command = dispatch.resolve(name=event.command, principal=principal)
             if command.is_changing:
@@ -147,6 +153,7 @@ class Link:
                 deadline=event.pending.received_at + timedelta(milliseconds=timeout_ms),
                 trace_id=trace_id,
                 idempotency_key=event.metadata.idempotency_key,
+                evidence=evidence,
             )
             event.pending.stage = Stage.PROCESSING
             if dispatch.may_run_inline(command):
@@ -158,6 +165,11 @@ class Link:
             self.answers.fail(event.message_id, failure, trace_id=trace_id, is_repeated=event.is_repeated)
             return
         self._start(self._run_command(command, context, arguments, event.pending if event.is_repeated else None))
+
+    def _verify(self, principal: ports.Principal, signed: SignedMessage) -> Evidence:
+        if self._signatures is None:
+            self._signatures = ports.get_signature_verifier().start_session(session_id=self.session_id)
+        return self._signatures.verify(principal=principal, signed=signed, now=timezone.now())
 
     async def _run_command(
         self, command: Command, context: CommandContext, arguments: Any, repeated: PendingCommand | None
@@ -208,10 +220,17 @@ class Link:
         # First: what is revoked while the principal is made has moved the mark by the next look.
         mark = authenticator.get_mark()
         principal = authenticator.authenticate(credentials=event.credentials, remote_address=self.remote_address)
+        level = self.connection.security_level
+        if level.rank > principal.security_level_max.rank:
+            raise AccessDenied(
+                f"This account may not use level {level.value}.",
+                details={"security_level": level.value, "security_level_max": principal.security_level_max.value},
+            )
         if self.principal is None:
             # Noted at once: whatever becomes of the answer, the session is ended with the link.
             self.session_id = sessions.open_session(
                 principal=principal,
+                security_level=level,
                 channel=self._owner.channel,
                 client=self.connection.client,
                 remote_address=self.remote_address,

@@ -13,6 +13,12 @@ class SecurityConfig(AppConfig):
         from protocol import ports
         from security import receivers  # noqa: F401  # importing it connects them
         from security.domain.authorization import PolicyAuthorizer
-        from security.services import CredentialsAuthenticator
+        from security.domain.command_signatures import RegisteredKeysVerifier
+        from security.services import CredentialsAuthenticator, IdentityKeyAgreer
 
-        ports.bind(authenticator=CredentialsAuthenticator(), authorizer=PolicyAuthorizer())
+        ports.bind(
+            authenticator=CredentialsAuthenticator(),
+            authorizer=PolicyAuthorizer(),
+            key_agreer=IdentityKeyAgreer(),
+            signature_verifier=RegisteredKeysVerifier(),
+        )

@@ -79,6 +79,14 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         bool, Meta(description="Accept plaintext from beyond loopback. For closed test networks only.")
     ] = False
 
+    minimum_security_level: Annotated[
+        Literal["low", "standard", "high", "critical"],
+        Meta(
+            description="The least security level of a message. `low` lets connections from this machine ask for it;"
+            " from `high` on HTTP takes no commands."
+        ),
+    ] = "standard"
+
     secret_key: Annotated[str, Meta(min_length=50, description="Django's secret key.", extra=_SECRET)] = ""
     identity_key: Annotated[
         str,

@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from protocol.domain.activity import Activity, PendingCommand
+from protocol.domain.channel import Agreed, KeyAgreer
 from protocol.domain.codec import Codec, get_frame_bytes
-from protocol.domain.handshake import Terms, negotiate
+from protocol.domain.handshake import Terms, describe_agreed, is_sealed, negotiate, offers_keys, read_rekey
 from protocol.domain.judging import check_expected, decode_payload, judge_level, open_metadata
 from protocol.domain.messages import (
+    PROTOCOL_VERSION,
     Authentication,
     AuthenticationAnswer,
     ClientInfo,
@@ -29,13 +31,18 @@ from protocol.domain.messages import (
     HandshakeRequest,
     Heartbeat,
     HeartbeatAnswer,
+    KeyAgreementOffer,
     MessageType,
-    Metadata,
+    OpenedEnvelope,
+    RekeyAnswer,
     ResponsePayload,
     SecurityLevel,
     describe_error,
 )
 from protocol.domain.outgoing import Outgoing, mark_duplicate
+from protocol.domain.received import AuthenticationReceived, CommandReceived, HeartbeatReceived, ReceivedEvent
+from protocol.domain.sealed import RekeyLimits, SealedWire
+from protocol.domain.signed import take_signed
 from protocol.domain.states import EXPECTED, Close, Event, State, get_next_state
 from protocol.errors import (
     DuplicateId,
@@ -57,33 +64,6 @@ CANCEL_COMMAND = "command.cancel"
 _FROM_CLIENT: frozenset[MessageType] = frozenset().union(*EXPECTED.values())
 
 
-class CommandReceived(msgspec.Struct, frozen=True, kw_only=True):
-    """A well-formed command, counted as in flight, that waits for its answer."""
-
-    message_id: str
-    command: str
-    arguments: msgspec.Raw
-    metadata: Metadata
-    security_level: SecurityLevel
-    pending: PendingCommand
-    is_repeated: bool
-    """Whether a command of this id is in flight already."""
-
-
-class AuthenticationReceived(msgspec.Struct, frozen=True, kw_only=True):
-    """Credentials to be judged; answered by ``accept_authentication`` or ``fail``."""
-
-    message_id: str
-    credentials: Authentication
-
-
-class HeartbeatReceived(msgspec.Struct, frozen=True, kw_only=True):
-    ack: int
-
-
-ReceivedEvent = CommandReceived | AuthenticationReceived | HeartbeatReceived
-
-
 class Connection:
     """One connection's protocol state. Not thread-safe: it belongs to the event loop."""
 
@@ -92,6 +72,7 @@ class Connection:
         *,
         codec: Codec,
         terms: Terms,
+        keys: KeyAgreer,
         connection_id: str,
         now: Callable[[], datetime],
         tick: Callable[[], float],
@@ -109,6 +90,12 @@ class Connection:
         """What the client says that it is."""
         self.closing: Close | None = None
         self.max_in_flight = terms.limits.max_in_flight
+        self._keys = keys
+        self._sealed: SealedWire | None = None
+        """Once the handshake is done, where the level has messages sealed."""
+        self._rekey_announced = ""
+        """For which keys the client was told that new ones are due."""
+        self._read_envelope: Callable[[bytes], Envelope] = codec.decode_envelope
         self._handshake_digest = hashlib.sha256()
         self._now, self._tick, self._new_trace_id = now, tick, new_trace_id
         self._outgoing = Outgoing(codec=codec, now=now, new_id=new_id, new_trace_id=new_trace_id)
@@ -131,7 +118,7 @@ class Connection:
             data = get_frame_bytes(self.codec, frame)
             if self.codec.is_array(data):
                 self._refuse_array()
-            envelope = self.codec.decode_envelope(data)
+            envelope = self._read_envelope(data)
             message_id = envelope.id
             activity.last_message_id = message_id
             if envelope.type is MessageType.COMMAND and self.state is State.READY:
@@ -139,10 +126,24 @@ class Connection:
             return self._receive_control(envelope, data)
         except MCPError as error:
             # Not ``fail``: the message was never in flight, though a command of the same id may be.
-            self._refuse(message_id or self.codec.find_id(data), error)
+            if message_id is None and self._sealed is not None:
+                self._refuse_sealed(self._sealed.take_refused_id(), data, error)
+            else:
+                self._refuse(message_id or self.codec.find_id(data), error)
             if isinstance(error, VersionUnsupported):
                 self.close(Close.VERSION_UNSUPPORTED)
             return None
+
+    def _refuse_sealed(self, opened_id: str | None, data: bytes, error: MCPError) -> None:
+        """Answer what is no message though it opened; where it did not, close too.
+
+        Nobody knows who sent what does not open, or what is missing from now on. Its id is anybody's as well: where a
+        command of that id is in flight, its client must not take this for the answer.
+        """
+        message_id = opened_id or self.codec.find_id(data)
+        self._refuse(None if message_id in self.activity.pending else message_id, error)
+        if opened_id is None:
+            self.close(Close.PROTOCOL_VIOLATED)
 
     def _refuse_array(self) -> None:
         if self.state is State.HANDSHAKING:
@@ -153,6 +154,12 @@ class Connection:
         pending = self.activity.pending
         metadata = open_metadata(self.codec, envelope)
         level = judge_level(envelope, agreed=self.security_level)
+        # What is on this level was sealed.
+        signed = (
+            take_signed(self.codec, cast("OpenedEnvelope", envelope), level=level)
+            if level is SecurityLevel.CRITICAL
+            else None
+        )
         payload = decode_payload(self.codec, envelope, CommandPayload)
         running = pending.get(envelope.id)
         if running is not None and (running.command != payload.command or running.repeats >= MAX_REPEATS):
@@ -175,6 +182,7 @@ class Connection:
             arguments=payload.arguments,
             metadata=metadata,
             security_level=level,
+            signed=signed,
             pending=entry,
             is_repeated=running is not None,
         )
@@ -182,7 +190,9 @@ class Connection:
     def _receive_control(self, envelope: Envelope, frame: bytes) -> ReceivedEvent | None:
         if envelope.type not in _FROM_CLIENT:
             raise UnsupportedType(f"The server takes no {envelope.type.value}.", details={"type": envelope.type.value})
-        check_expected(envelope.type, state=self.state)
+        is_rekey = envelope.type is MessageType.HANDSHAKE and self._sealed is not None and self.state is State.READY
+        if not is_rekey:
+            check_expected(envelope.type, state=self.state)
         if envelope.id in self.activity.pending:
             raise DuplicateId("A command of this id is still in flight.")
         open_metadata(self.codec, envelope)
@@ -194,7 +204,10 @@ class Connection:
             )
             return HeartbeatReceived(ack=heartbeat.ack)
         if envelope.type is MessageType.HANDSHAKE:
-            self._shake_hands(envelope, frame)
+            if is_rekey:
+                self._change_keys(envelope, frame)
+            else:
+                self._shake_hands(envelope, frame)
             return None
         credentials: Authentication = decode_payload(self.codec, envelope, Authentication)  # type: ignore[arg-type]  # a union is no type to mypy
         return AuthenticationReceived(message_id=envelope.id, credentials=credentials)
@@ -204,16 +217,63 @@ class Connection:
     def _shake_hands(self, envelope: Envelope, frame: bytes) -> None:
         request = decode_payload(self.codec, envelope, HandshakeRequest)
         agreement = negotiate(request=request, terms=self.terms, connection_id=self.connection_id)
+        answer, channel = agreement.answer, None
+        if offers_keys(request.key_agreement):
+            agreed = self._agree(request.key_agreement, frame, level=answer.security_level, previous_hash=None)
+            answer, channel = msgspec.structs.replace(answer, key_agreement=describe_agreed(agreed)), agreed.channel
         self.client = request.client
         self.features = agreement.features
-        self.security_level = agreement.answer.security_level
-        self.max_in_flight = agreement.answer.limits.max_in_flight
+        self.security_level = answer.security_level
+        self.max_in_flight = answer.limits.max_in_flight
         self._outgoing.peer_max_size = request.max_message_size
         self._move(Event.SHOOK_HANDS)
         self._handshake_digest.update(frame)
-        self._handshake_digest.update(
-            self._outgoing.put(MessageType.HANDSHAKE, agreement.answer, correlation_id=envelope.id)
+        self._handshake_digest.update(self._outgoing.put(MessageType.HANDSHAKE, answer, correlation_id=envelope.id))
+        if channel is not None and is_sealed(self.security_level):
+            self._sealed = SealedWire(codec=self.codec, level=self.security_level, channel=channel, tick=self._tick())
+            self._outgoing.seal_from_now(self._sealed)
+            self._read_envelope = self._sealed.open
+
+    def _agree(
+        self, offer: KeyAgreementOffer, frame: bytes, *, level: SecurityLevel, previous_hash: bytes | None
+    ) -> Agreed:
+        return self._keys.agree(
+            public_key=offer.public_key,
+            client_frame=frame,
+            connection_id=self.connection_id,
+            protocol_version=PROTOCOL_VERSION,
+            security_level=level.value,
+            previous_hash=previous_hash,
         )
+
+    def _change_keys(self, envelope: Envelope, frame: bytes) -> None:
+        """Agree on new keys: what is sent after the answer is sealed under them."""
+        sealed = self._sealed
+        assert sealed is not None  # noqa: S101  # or it is no re-key
+        offer = read_rekey(self.codec, envelope)
+        sealed.check_may_rekey()
+        agreed = self._agree(offer, frame, level=self.security_level, previous_hash=sealed.transcript_hash)
+        self._outgoing.put(
+            MessageType.HANDSHAKE,
+            RekeyAnswer(key_agreement=describe_agreed(agreed)),
+            correlation_id=envelope.id,
+            switch_to=agreed.channel,
+        )
+        sealed.expect(agreed.channel, tick=self._tick())
+
+    def ask_for_rekey(self, limits: RekeyLimits) -> bool:
+        """Tell the client, once, that new keys are due; whether that was done now."""
+        sealed = self._sealed
+        if (
+            sealed is None
+            or self.state is not State.READY
+            or sealed.newest_key_id == self._rekey_announced
+            or not sealed.is_rekey_due(tick=self._tick(), limits=limits)
+            or not self.emit("session.rekey_due", {"key_id": sealed.newest_key_id})
+        ):
+            return False
+        self._rekey_announced = sealed.newest_key_id
+        return True
 
     def accept_authentication(self, message_id: str, answer: AuthenticationAnswer) -> None:
         """Answer credentials that were found good; the first time, the connection becomes ready."""

@@ -5,6 +5,7 @@ Writes go through ``services``, reads through ``selectors``; what a pattern or a
 
 from security.models.accounts import Account, AccountManager, Grant, Role
 from security.models.audit import AppendOnly, AuditEvent, AuditQuerySet
+from security.models.command_keys import CommandKey, CommandKeyKept
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
 from security.models.revocation import RevocationMark
 from security.models.validators import (
@@ -22,6 +23,8 @@ __all__ = [
     "AppendOnly",
     "AuditEvent",
     "AuditQuerySet",
+    "CommandKey",
+    "CommandKeyKept",
     "Grant",
     "IssuedToken",
     "LoginFailure",

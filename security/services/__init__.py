@@ -13,6 +13,8 @@ from security.services.accounts import (
 )
 from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
 from security.services.authentication import CredentialsAuthenticator
+from security.services.channels import IdentityKeyAgreer
+from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password
@@ -23,9 +25,11 @@ from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, r
 __all__ = [
     "CredentialsAuthenticator",
     "FirstAccounts",
+    "IdentityKeyAgreer",
     "IssuedKey",
     "IssuedTokens",
     "check_password",
+    "check_public_key",
     "create_account",
     "delete_grant",
     "delete_role",
@@ -37,10 +41,12 @@ __all__ = [
     "purge_login_failures",
     "purge_tokens",
     "refresh_tokens",
+    "register_command_key",
     "remove_password",
     "rename_api_key",
     "reset_password",
     "revoke_api_key",
+    "revoke_command_key",
     "revoke_session",
     "revoke_token",
     "save_account",
