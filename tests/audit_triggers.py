@@ -5,9 +5,8 @@ The product has no such way. Here the triggers are taken off and put back in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from django.db import connection, transaction
 from django.db.backends.base.operations import BaseDatabaseOperations
@@ -40,7 +39,7 @@ def let_flush_empty_the_record() -> None:
     """Have the flush after a test that commits go past the triggers."""
     original = BaseDatabaseOperations.execute_sql_flush
 
-    def execute_sql_flush(self: BaseDatabaseOperations, sql_list: Sequence[Any]) -> None:
+    def execute_sql_flush(self: BaseDatabaseOperations, sql_list: Iterable[str]) -> None:
         with without_audit_triggers():
             original(self, sql_list)
 
