@@ -38,6 +38,8 @@ class Frame:
     mutation: str
     wire: bytes
     """The bytes of one WebSocket frame or several."""
+    data: bytes = b""
+    """What they carry, for people."""
     is_message: bool = True
     """Whether it brings the server one whole message, which deserves an answer, and leaves the connection as it is."""
 
@@ -67,7 +69,8 @@ def nest(depth: int, *, is_object: bool) -> Value:
 def mutate_value(value: Value, chance: random.Random, others: tuple[Seed, ...]) -> tuple[str, Value]:
     """The value with one thing changed somewhere; what was done, and the value."""
     places = list_places(value)
-    path = chance.choice(places[1:] or places)
+    # What lies deep is where the envelope's own checks do not end the matter.
+    path = max(chance.sample(places, min(len(places), 2)), key=len)
     if not path:
         return "replace", chance.choice(EXTREMES)
     changed = copy.deepcopy(value)
@@ -243,19 +246,19 @@ def mutate_data(seed: Seed, chance: random.Random, seeds: tuple[Seed, ...], enco
     draw = chance.random()
     if draw < 0.04:
         return "as it is", encode(seed.value, encoding)
-    if draw < 0.45:
+    if draw < 0.6:
         value, names = seed.value, []
         for _ in range(chance.choice((1, 1, 1, 2, 4))):
             name, value = mutate_value(value, chance, seeds)
             names.append(name)
         return " ".join(dict.fromkeys(names)), encode(value, encoding)[:MAX_DATA_BYTES]
-    if draw < 0.5:
+    if draw < 0.65:
         key = chance.choice(list(seed.value) or ["id"])
         twin = (key, chance.choice(seeds).value.get(key, chance.choice(EXTREMES)))
         return "twin key", encode(seed.value, encoding, twin=twin)
-    if draw < 0.53:
+    if draw < 0.67:
         return "array", encode([seed.value] * chance.choice((0, 1, 2, 65)), encoding)
-    if draw < 0.57 and encoding is Encoding.MESSAGEPACK:
+    if draw < 0.7 and encoding is Encoding.MESSAGEPACK:
         return "extension", use_extension(b"", chance, b"")
     data = encode(seed.value, encoding)
     other = encode(chance.choice(seeds).value, encoding)
@@ -276,11 +279,11 @@ def make_frame(seed: Seed, chance: random.Random, seeds: tuple[Seed, ...], encod
     own, foreign = (Opcode.TEXT, Opcode.BINARY) if encoding is Encoding.JSON else (Opcode.BINARY, Opcode.TEXT)
     draw = chance.random()
     if draw < 0.9:
-        return Frame(kind=seed.kind, mutation=mutation, wire=encode_frame(own, data))
+        return Frame(kind=seed.kind, mutation=mutation, wire=encode_frame(own, data), data=data)
     if draw < 0.92:
-        return Frame(kind=seed.kind, mutation="foreign kind", wire=encode_frame(foreign, data))
+        return Frame(kind=seed.kind, mutation="foreign kind", wire=encode_frame(foreign, data), data=data)
     if draw < 0.98:
-        return Frame(kind=seed.kind, mutation=f"fragmented {mutation}", wire=fragment(own, data, chance))
+        return Frame(kind=seed.kind, mutation=f"fragmented {mutation}", wire=fragment(own, data, chance), data=data)
     return break_frame(seed.kind, own, data, chance)
 
 
@@ -319,4 +322,4 @@ def break_frame(kind: str, opcode: int, data: bytes, chance: random.Random) -> F
         "garbage": lambda: chance.randbytes(chance.randint(1, 300)),
     }
     name = chance.choice(list(forms))
-    return Frame(kind=kind, mutation=f"frame: {name}", wire=forms[name](), is_message=False)
+    return Frame(kind=kind, mutation=f"frame: {name}", wire=forms[name](), data=data, is_message=False)

@@ -19,6 +19,8 @@ from tests.services import Product
 MESSAGES = "/api/v1/messages/"
 MEDIA_TYPES = {Encoding.JSON: "application/json", Encoding.MESSAGEPACK: "application/msgpack"}
 ODD_TYPES = ("text/plain", "application/json; charset=utf-7", "", "application/x-www-form-urlencoded", "a/b; c=\x80")
+OF_HTTP_SERVER = (b"Invalid HTTP request received.",)
+"""What is no HTTP has no view that would answer it."""
 UNAVAILABLE = frozenset({503, 504})
 """Statuses from 500 on that are answers, not defects."""
 
@@ -89,7 +91,6 @@ class RequestFuzzer:
             return
         self._judge(
             answer,
-            encoding if kind == "messages" else Encoding.JSON,
             f"request {number}: {method} {path} {headers} {data[:400]!r}",
         )
 
@@ -118,7 +119,7 @@ class RequestFuzzer:
             headers.append((b"idempotency-key", chance.choice((b"one", b"", b"x" * 300, b"\xff"))))
         return headers
 
-    def _judge(self, answer: httpx2.Response, encoding: Encoding, place: str) -> None:
+    def _judge(self, answer: httpx2.Response, place: str) -> None:
         self.tally.answers[f"HTTP {answer.status_code}"] += 1
         if answer.status_code >= 500 and answer.status_code not in UNAVAILABLE:
             self.tally.find(f"HTTP {answer.status_code}: {answer.text[:500]}\n    {place}")
@@ -132,8 +133,9 @@ class RequestFuzzer:
             if not ERROR_FIELDS - {"category"} <= {*json.loads(answer.content), "category", "message"}:
                 self.tally.find(f"a problem without {ERROR_FIELDS}: {answer.text[:500]}\n    {place}")
         elif media_type in MEDIA_TYPES.values():
+            encoding = Encoding.JSON if media_type == MEDIA_TYPES[Encoding.JSON] else Encoding.MESSAGEPACK
             _, fault = judge_message(answer.content, encoding, self.product)
             if fault is not None:
                 self.tally.find(f"{fault}\n    {place}")
-        elif not (answer.status_code in {400, 404} and not answer.content):
+        elif answer.content not in OF_HTTP_SERVER:
             self.tally.find(f"HTTP {answer.status_code} as {media_type!r}: {answer.text[:300]}\n    {place}")

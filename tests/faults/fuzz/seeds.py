@@ -192,7 +192,7 @@ def make_arguments(
     *,
     definitions: dict[str, Value] | None = None,
 ) -> Value:
-    """A value that the schema of a command's arguments takes; ``definitions`` are those that it names, if not its own."""
+    """A value that the schema of a command's arguments takes; ``definitions`` holds those that it names."""
     known = {**KNOWN, "execution": runs or ("01a1fa78-65e4-7164-b029-d1f8890d3dfa",)}
     return _Maker(definitions=definitions or schema.get("$defs", {}), chance=chance, known=known).make(schema, "")
 

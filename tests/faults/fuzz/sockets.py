@@ -95,7 +95,7 @@ class Episode:
     async def _send_well(self, message_type: str, payload: object) -> None:
         data = encode(make_message(message_type, payload), self.encoding)
         opcode = Opcode.TEXT if self.encoding is Encoding.JSON else Opcode.BINARY
-        await self._exchange([Frame(kind=message_type, mutation="opening", wire=encode_frame(opcode, data))])
+        await self._exchange([Frame(kind=message_type, mutation="opening", wire=encode_frame(opcode, data), data=data)])
 
     async def _send_burst(self, frames: list[Frame]) -> None:
         tally = self.fuzzer.tally
@@ -181,6 +181,6 @@ class Episode:
         return any("close" in frame.mutation or "garbage" in frame.mutation for frame in frames)
 
     def _find(self, what: str, frames: list[Frame]) -> None:
-        shown = [f"{frame.kind}/{frame.mutation}: {frame.wire[:400]!r}" for frame in frames]
+        shown = [f"{frame.kind}/{frame.mutation}: {frame.data[:300]!r}" for frame in frames]
         place = json.dumps({"episode": self.number, "seed": self.fuzzer.seed, "encoding": self.encoding.value})
         self.fuzzer.tally.find(f"{what} {place}\n    " + "\n    ".join(shown))
