@@ -14,11 +14,12 @@ class SecurityConfig(AppConfig):
         from security import receivers  # noqa: F401  # importing it connects them
         from security.domain.authorization import PolicyAuthorizer
         from security.domain.command_signatures import RegisteredKeysVerifier
-        from security.services import CredentialsAuthenticator, IdentityKeyAgreer
+        from security.services import AuditRecorder, CredentialsAuthenticator, IdentityKeyAgreer
 
         ports.bind(
             authenticator=CredentialsAuthenticator(),
             authorizer=PolicyAuthorizer(),
             key_agreer=IdentityKeyAgreer(),
+            recorder=AuditRecorder(),
             signature_verifier=RegisteredKeysVerifier(),
         )

@@ -18,7 +18,7 @@ from protocol.domain.messages import (
     SecurityLevel,
     ServerInfo,
 )
-from protocol.domain.received import ReceivedEvent
+from protocol.domain.received import MessageRefused, ReceivedEvent
 from protocol.domain.states import State
 from security.services import IdentityKeyAgreer
 
@@ -81,7 +81,15 @@ class Wire:
             "timestamp": "2026-11-20T16:31:00.123Z",
             **fields,
         }
-        return self.connection.receive(self.encode(message))
+        return self.receive(self.encode(message))
+
+    def receive(self, frame: str | bytes) -> ReceivedEvent | None:
+        """Feed a frame; what security refuses is answered at once, as if it were on record."""
+        received = self.connection.receive(frame)
+        if type(received) is MessageRefused:
+            self.connection.refuse(received.message_id, received.error, closing=received.closing)
+            return None
+        return received
 
     def send_command(
         self, name: str = "session.ping", arguments: Any = None, *, message_id: str = "m-1", **fields: Any

@@ -40,7 +40,13 @@ from protocol.domain.messages import (
     describe_error,
 )
 from protocol.domain.outgoing import Outgoing, mark_duplicate
-from protocol.domain.received import AuthenticationReceived, CommandReceived, HeartbeatReceived, ReceivedEvent
+from protocol.domain.received import (
+    AuthenticationReceived,
+    CommandReceived,
+    HeartbeatReceived,
+    MessageRefused,
+    ReceivedEvent,
+)
 from protocol.domain.sealed import RekeyLimits, SealedWire
 from protocol.domain.signed import take_signed
 from protocol.domain.states import EXPECTED, Close, Event, State, get_next_state
@@ -49,6 +55,7 @@ from protocol.errors import (
     FeatureNotAgreed,
     MCPError,
     Overloaded,
+    SecurityError,
     UnexpectedMessage,
     UnsupportedType,
     VersionUnsupported,
@@ -91,6 +98,8 @@ class Connection:
         self.closing: Close | None = None
         self.max_in_flight = terms.limits.max_in_flight
         self._keys = keys
+        self._is_broken = False
+        """Something came that did not open: what comes after it is not looked at."""
         self._sealed: SealedWire | None = None
         """Once the handshake is done, where the level has messages sealed."""
         self._rekey_announced = ""
@@ -105,8 +114,11 @@ class Connection:
     # What comes in
 
     def receive(self, frame: str | bytes) -> ReceivedEvent | None:
-        """Take one frame. Errors of the protocol are answered here; ``None`` means that nothing is left to do."""
-        if self.state is State.CLOSED:
+        """Take one frame. Errors of the protocol are answered here; ``None`` means that nothing is left to do.
+
+        What security refuses is the caller's to answer, once it is on record.
+        """
+        if self.state is State.CLOSED or self._is_broken:
             # It crossed the closing frame, behind which nothing may be sent.
             return None
         activity = self.activity
@@ -125,25 +137,32 @@ class Connection:
                 return self._receive_command(envelope)
             return self._receive_control(envelope, data)
         except MCPError as error:
-            # Not ``fail``: the message was never in flight, though a command of the same id may be.
             if message_id is None and self._sealed is not None:
-                self._refuse_sealed(self._sealed.take_refused_id(), data, error)
-            else:
-                self._refuse(message_id or self.codec.find_id(data), error)
+                return self._refuse_sealed(self._sealed.take_refused_id(), data, error)
+            message_id = message_id or self.codec.find_id(data)
+            if isinstance(error, SecurityError):
+                return MessageRefused(message_id=message_id, error=error)
+            # Not ``fail``: the message was never in flight, though a command of the same id may be.
+            self.refuse(message_id, error)
             if isinstance(error, VersionUnsupported):
                 self.close(Close.VERSION_UNSUPPORTED)
             return None
 
-    def _refuse_sealed(self, opened_id: str | None, data: bytes, error: MCPError) -> None:
-        """Answer what is no message though it opened; where it did not, close too.
+    def _refuse_sealed(self, opened_id: str | None, data: bytes, error: MCPError) -> MessageRefused | None:
+        """Refuse what is no message though it opened; where it did not open, read nothing more and close.
 
         Nobody knows who sent what does not open, or what is missing from now on. Its id is anybody's as well: where a
         command of that id is in flight, its client must not take this for the answer.
         """
-        message_id = opened_id or self.codec.find_id(data)
-        self._refuse(None if message_id in self.activity.pending else message_id, error)
+        closing = None
         if opened_id is None:
-            self.close(Close.PROTOCOL_VIOLATED)
+            self._is_broken, closing = True, Close.PROTOCOL_VIOLATED
+        found_id = opened_id or self.codec.find_id(data)
+        message_id = None if found_id in self.activity.pending else found_id
+        if isinstance(error, SecurityError):
+            return MessageRefused(message_id=message_id, error=error, closing=closing)
+        self.refuse(message_id, error, closing=closing)
+        return None
 
     def _refuse_array(self) -> None:
         if self.state is State.HANDSHAKING:
@@ -304,14 +323,23 @@ class Connection:
         """The terminal answer of a command that was not done, or of a message that is none."""
         if message_id is not None:
             self._settle(message_id)
-        self._refuse(message_id, error, trace_id=trace_id, sequence=sequence)
+        self.refuse(message_id, error, trace_id=trace_id, sequence=sequence)
 
-    def _refuse(
-        self, message_id: str | None, error: MCPError, *, trace_id: str | None = None, sequence: int | None = None
+    def refuse(
+        self,
+        message_id: str | None,
+        error: MCPError,
+        *,
+        trace_id: str | None = None,
+        sequence: int | None = None,
+        closing: Close | None = None,
     ) -> None:
+        """Answer a message that was never in flight, and close after it where that is what ``closing`` says."""
         self.activity.error_count += 1
         payload = describe_error(error, trace_id=trace_id or self._new_trace_id())
         self._outgoing.put(MessageType.ERROR, payload, correlation_id=message_id, sequence=sequence)
+        if closing is not None:
+            self.close(closing)
 
     def deliver(self, message_type: MessageType, payload: bytes, *, correlation_id: str, sequence: int) -> None:
         """Send a numbered message out of the outbox; ``payload`` is its payload as JSON."""

@@ -7,6 +7,8 @@ import msgspec
 from protocol.domain.activity import PendingCommand
 from protocol.domain.messages import Authentication, Metadata, SecurityLevel
 from protocol.domain.signed import SignedMessage
+from protocol.domain.states import Close
+from protocol.errors import SecurityError
 
 
 class CommandReceived(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,4 +37,13 @@ class HeartbeatReceived(msgspec.Struct, frozen=True, kw_only=True):
     ack: int
 
 
-ReceivedEvent = CommandReceived | AuthenticationReceived | HeartbeatReceived
+class MessageRefused(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that security refuses, which is told once it is on record: answered by ``refuse``."""
+
+    message_id: str | None
+    error: SecurityError
+    closing: Close | None = None
+    """The connection closes after the answer; nothing more of it is read."""
+
+
+ReceivedEvent = CommandReceived | AuthenticationReceived | HeartbeatReceived | MessageRefused

@@ -49,7 +49,7 @@ class SealedPeer:
         self.sealing.agree(request=frame, answer=payload["key_agreement"], connection_id=payload["connection_id"])
 
     def give(self, frame: bytes) -> Any:
-        return self.connection.receive(frame.decode() if self.wire.codec.is_text else frame)
+        return self.wire.receive(frame.decode() if self.wire.codec.is_text else frame)
 
     def send(self, message: dict[str, Any], **how: Any) -> Any:
         return self.give(self.sealing.encode(self.sealing.seal(message, **how)))
@@ -499,7 +499,7 @@ def test_any_flipped_bit_is_refused(codec: Codec, data: st.DataObject) -> None:
     try:
         received = peer.give(bytes(frame))
     except UnicodeDecodeError:
-        received = peer.connection.receive(bytes(frame))
+        received = peer.wire.receive(bytes(frame))
     assert received is None
     assert peer.take_one()["type"] == "error"
     assert peer.connection.closing is Close.PROTOCOL_VIOLATED
