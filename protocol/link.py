@@ -17,21 +17,20 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import uuid_utils
-from django.db import transaction
 from django.utils import timezone
 
-from protocol import denials, dispatch, ports, sessions
+from protocol import admission, denials, dispatch, ports
 from protocol.answers import Answers
 from protocol.database_threads import get_database_threads
 from protocol.domain.activity import PendingCommand, Stage
 from protocol.domain.codec import Codec
 from protocol.domain.connection import Connection
 from protocol.domain.handshake import Terms
-from protocol.domain.messages import AuthenticationAnswer, PrincipalInfo
+from protocol.domain.messages import AuthenticationAnswer
 from protocol.domain.received import AuthenticationReceived, CommandReceived, MessageRefused
 from protocol.domain.signed import SignedMessage
 from protocol.domain.states import Close, State
-from protocol.errors import AccessDenied, AuthenticationFailed, DuplicateId, MCPError, TokenExpired
+from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, TokenExpired
 from protocol.evidence import NONE, Evidence
 from protocol.registry import Command, CommandContext
 from protocol.wakeups import RiddenEvent
@@ -278,45 +277,19 @@ class Link:
         )
 
     def _judge(self, event: AuthenticationReceived, trace_id: str) -> AuthenticationAnswer:
-        authenticator = ports.get_authenticator()
-        # First: what is revoked while the principal is made has moved the mark by the next look.
-        mark = authenticator.get_mark()
-        principal = authenticator.authenticate(credentials=event.credentials, remote_address=self.remote_address)
-        level = self.connection.security_level
-        if level.rank > principal.security_level_max.rank:
-            raise AccessDenied(
-                f"This account may not use level {level.value}.",
-                details={"security_level": level.value, "security_level_max": principal.security_level_max.value},
-            )
-        if self.principal is not None and principal.id != self.principal.id:
-            raise AuthenticationFailed
-        with transaction.atomic():
-            if self.principal is None:
-                # Noted at once: whatever becomes of the answer, the session is ended with the link.
-                self.session_id = sessions.open_session(
-                    principal=principal,
-                    security_level=level,
-                    channel=self._owner.channel,
-                    client=self.connection.client,
-                    remote_address=self.remote_address,
-                ).id
-            ports.get_recorder().record_authentication(
-                principal=principal,
-                door=ports.Door.WEBSOCKET,
-                remote_address=self.remote_address,
-                resource=ports.Resource(kind="session", name=str(self.session_id), owner_id=principal.id),
-                trace_id=trace_id,
-            )
-        self.principal, self.mark = principal, mark
-        return AuthenticationAnswer(
-            authenticated=True,
-            session_id=str(self.session_id),
-            resumed=False,
-            principal=PrincipalInfo(id=str(principal.id), name=principal.name, roles=principal.roles),
-            expires_at=principal.expires_at,
-            security_level_max=principal.security_level_max,
-            handshake_sha256=self.connection.get_handshake_sha256(),
+        admitted = admission.admit(
+            credentials=event.credentials,
+            connection=self.connection,
+            principal=self.principal,
+            session_id=self.session_id,
+            channel=self._owner.channel,
+            remote_address=self.remote_address,
+            trace_id=trace_id,
         )
+        # Noted at once: whatever becomes of the answer, the session is ended with the link.
+        self.session_id = admitted.session_id
+        self.principal, self.mark = admitted.principal, admitted.mark
+        return admitted.answer
 
     @property
     def is_authenticated(self) -> bool:

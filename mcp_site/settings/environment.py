@@ -31,7 +31,7 @@ from mcp_site.settings.values import (
 )
 from mcp_site.settings.variables import PREFIX, PROJECT_ROOT, Variable, describe_variables, name_variable
 
-CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY"})
+CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY", "MCP_FINGERPRINT", "MCP_SIGNING_KEY"})
 """Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
 POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})

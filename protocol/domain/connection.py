@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -33,7 +33,6 @@ from protocol.domain.messages import (
     HeartbeatAnswer,
     KeyAgreementOffer,
     MessageType,
-    OpenedEnvelope,
     RekeyAnswer,
     ResponsePayload,
     SecurityLevel,
@@ -102,8 +101,6 @@ class Connection:
         """Something came that did not open: what comes after it is not looked at."""
         self._sealed: SealedWire | None = None
         """Once the handshake is done, where the level has messages sealed."""
-        self._rekey_announced = ""
-        """For which keys the client was told that new ones are due."""
         self._read_envelope: Callable[[bytes], Envelope] = codec.decode_envelope
         self._handshake_digest = hashlib.sha256()
         self._now, self._tick, self._new_trace_id = now, tick, new_trace_id
@@ -154,9 +151,8 @@ class Connection:
         Nobody knows who sent what does not open, or what is missing from now on. Its id is anybody's as well: where a
         command of that id is in flight, its client must not take this for the answer.
         """
-        closing = None
-        if opened_id is None:
-            self._is_broken, closing = True, Close.PROTOCOL_VIOLATED
+        self._is_broken = opened_id is None
+        closing = Close.PROTOCOL_VIOLATED if self._is_broken else None
         found_id = opened_id or self.codec.find_id(data)
         message_id = None if found_id in self.activity.pending else found_id
         if isinstance(error, SecurityError):
@@ -173,12 +169,7 @@ class Connection:
         pending = self.activity.pending
         metadata = open_metadata(self.codec, envelope)
         level = judge_level(envelope, agreed=self.security_level)
-        # What is on this level was sealed.
-        signed = (
-            take_signed(self.codec, cast("OpenedEnvelope", envelope), level=level)
-            if level is SecurityLevel.CRITICAL
-            else None
-        )
+        signed = take_signed(self.codec, envelope) if level is SecurityLevel.CRITICAL else None
         payload = decode_payload(self.codec, envelope, CommandPayload)
         running = pending.get(envelope.id)
         if running is not None and (running.command != payload.command or running.repeats >= MAX_REPEATS):
@@ -238,7 +229,7 @@ class Connection:
         agreement = negotiate(request=request, terms=self.terms, connection_id=self.connection_id)
         answer, channel = agreement.answer, None
         if offers_keys(request.key_agreement):
-            agreed = self._agree(request.key_agreement, frame, level=answer.security_level, previous_hash=None)
+            agreed = self._agree(request.key_agreement, frame, answer.security_level, None)
             answer, channel = msgspec.structs.replace(answer, key_agreement=describe_agreed(agreed)), agreed.channel
         self.client = request.client
         self.features = agreement.features
@@ -253,25 +244,23 @@ class Connection:
             self._outgoing.seal_from_now(self._sealed)
             self._read_envelope = self._sealed.open
 
-    def _agree(
-        self, offer: KeyAgreementOffer, frame: bytes, *, level: SecurityLevel, previous_hash: bytes | None
-    ) -> Agreed:
+    def _agree(self, offer: KeyAgreementOffer, frame: bytes, level: SecurityLevel, old: bytes | None) -> Agreed:
         return self._keys.agree(
             public_key=offer.public_key,
             client_frame=frame,
             connection_id=self.connection_id,
             protocol_version=PROTOCOL_VERSION,
             security_level=level.value,
-            previous_hash=previous_hash,
+            previous_hash=old,
         )
 
     def _change_keys(self, envelope: Envelope, frame: bytes) -> None:
         """Agree on new keys: what is sent after the answer is sealed under them."""
         sealed = self._sealed
-        assert sealed is not None  # noqa: S101  # or it is no re-key
+        assert sealed is not None  # noqa: S101  # else it is no re-key
         offer = read_rekey(self.codec, envelope)
         sealed.check_may_rekey()
-        agreed = self._agree(offer, frame, level=self.security_level, previous_hash=sealed.transcript_hash)
+        agreed = self._agree(offer, frame, self.security_level, sealed.transcript_hash)
         self._outgoing.put(
             MessageType.HANDSHAKE,
             RekeyAnswer(key_agreement=describe_agreed(agreed)),
@@ -283,16 +272,10 @@ class Connection:
     def ask_for_rekey(self, limits: RekeyLimits) -> bool:
         """Tell the client, once, that new keys are due; whether that was done now."""
         sealed = self._sealed
-        if (
-            sealed is None
-            or self.state is not State.READY
-            or sealed.newest_key_id == self._rekey_announced
-            or not sealed.is_rekey_due(tick=self._tick(), limits=limits)
-            or not self.emit("session.rekey_due", {"key_id": sealed.newest_key_id})
-        ):
+        if sealed is None or self.state is not State.READY or not sealed.is_rekey_due(tick=self._tick(), limits=limits):
             return False
-        self._rekey_announced = sealed.newest_key_id
-        return True
+        sealed.is_rekey_asked_for = self.emit("session.rekey_due", {"key_id": sealed.newest_key_id})
+        return sealed.is_rekey_asked_for
 
     def accept_authentication(self, message_id: str, answer: AuthenticationAnswer) -> None:
         """Answer credentials that were found good; the first time, the connection becomes ready."""

@@ -58,6 +58,8 @@ class SealedWire:
     def __init__(self, *, codec: Codec, level: SecurityLevel, channel: Channel, tick: float) -> None:
         """``tick`` is when the keys were agreed on, by the monotonic clock in seconds."""
         self.agreed_tick = tick
+        self.is_rekey_asked_for = False
+        """Whether the client was told that new keys are due, since it was given the newest."""
         self._refused_id: str | None = None
         self._codec = codec
         self._level = level
@@ -181,6 +183,7 @@ class SealedWire:
         """From now on the client may seal under these keys."""
         self._next = channel
         self.agreed_tick = tick
+        self.is_rekey_asked_for = False
 
     @property
     def newest_key_id(self) -> str:
@@ -188,6 +191,8 @@ class SealedWire:
         return (self._next or self._receiving).key_id
 
     def is_rekey_due(self, *, tick: float, limits: RekeyLimits) -> bool:
-        """Whether the newest keys have been used for as long as they should be."""
+        """Whether the client has to be told that the newest keys have been used for as long as they should be."""
         newest = self._next or self._receiving
+        if self.is_rekey_asked_for:
+            return False
         return newest.message_count >= limits.messages or tick - self.agreed_tick >= limits.seconds

@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec import Raw, Struct
 
 from protocol.domain.codec import Codec
-from protocol.domain.messages import OpenedEnvelope, SecurityLevel
+from protocol.domain.messages import Envelope, OpenedEnvelope, SecurityLevel
 from protocol.errors import SignatureInvalid
 
 
@@ -27,12 +27,13 @@ class SignedMessage(Struct, frozen=True, kw_only=True):
     signature: str
 
 
-def take_signed(codec: Codec, envelope: OpenedEnvelope, *, level: SecurityLevel) -> SignedMessage:
-    """The message, which has to be signed at ``level``.
+def take_signed(codec: Codec, envelope: Envelope) -> SignedMessage:
+    """The message at level critical, where it has to be signed.
 
     Raises:
         SignatureInvalid: it carries no signature.
     """
+    assert isinstance(envelope, OpenedEnvelope)  # noqa: S101  # what is on this level was sealed
     signature = None if envelope.security is None else envelope.security.signature
     if signature is None:
         raise SignatureInvalid("On this level each command is signed.", details={"path": "security.signature"})
@@ -41,7 +42,7 @@ def take_signed(codec: Codec, envelope: OpenedEnvelope, *, level: SecurityLevel)
         message_type=envelope.type.value,
         timestamp=envelope.written_at,
         signed_at=envelope.timestamp,
-        security_level=level,
+        security_level=SecurityLevel.CRITICAL,
         payload=_get_bytes(codec, envelope.payload),
         metadata=_get_bytes(codec, envelope.metadata),
         signature=signature,
