@@ -14,6 +14,7 @@ from protocol.domain.messages import ClientInfo
 from protocol.domain.states import Close
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Principal
+from protocol.signals import session_ended
 
 SEEN_INTERVAL_SECONDS = 15.0
 """How often a process says of its sessions that they are connected."""
@@ -50,6 +51,8 @@ def end_session(*, session_id: uuid.UUID, close_code: int | None) -> bool:
             == 1
         )
         OutboxMessage.objects.filter(session_id=session_id).delete()
+        if is_ended:
+            session_ended.send(sender=Session, session_id=session_id)
     return is_ended
 
 

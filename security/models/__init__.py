@@ -6,6 +6,7 @@ Writes go through ``services``, reads through ``selectors``; what a pattern or a
 from security.models.accounts import Account, AccountManager, Grant, Role
 from security.models.audit import AppendOnly, AuditEvent, AuditQuerySet
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
+from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
 from security.models.revocation import RevocationMark
 from security.models.validators import (
     MAX_SCOPES,
@@ -15,6 +16,8 @@ from security.models.validators import (
 )
 
 __all__ = [
+    "MAX_HOST_LENGTH",
+    "MAX_PURPOSE_LENGTH",
     "MAX_SCOPES",
     "Account",
     "AccountManager",
@@ -25,6 +28,8 @@ __all__ = [
     "Grant",
     "IssuedToken",
     "LoginFailure",
+    "PortLease",
+    "PortQuarantine",
     "RevocationMark",
     "Role",
     "validate_action_pattern",

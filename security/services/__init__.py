@@ -16,6 +16,24 @@ from security.services.authentication import CredentialsAuthenticator
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password
+from security.services.port_lease_ends import (
+    drain_port_lease,
+    end_execution_leases,
+    end_session_leases,
+    lift_quarantine,
+    purge_port_leases,
+    release_port_lease,
+    settle_port_leases,
+    sweep_port_leases,
+)
+from security.services.port_leases import (
+    GrantedLease,
+    LeasedPort,
+    LeaseRequest,
+    allocate_port,
+    lease_port_for_execution,
+    renew_port_lease,
+)
 from security.services.revocation import move_revocation_mark, revoke_session
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
@@ -23,22 +41,34 @@ from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, r
 __all__ = [
     "CredentialsAuthenticator",
     "FirstAccounts",
+    "GrantedLease",
     "IssuedKey",
     "IssuedTokens",
+    "LeaseRequest",
+    "LeasedPort",
+    "allocate_port",
     "check_password",
     "create_account",
     "delete_grant",
     "delete_role",
+    "drain_port_lease",
+    "end_execution_leases",
+    "end_session_leases",
     "ensure_first_accounts",
     "generate_password",
     "issue_api_key",
     "issue_tokens",
+    "lease_port_for_execution",
+    "lift_quarantine",
     "move_revocation_mark",
     "purge_login_failures",
+    "purge_port_leases",
     "purge_tokens",
     "refresh_tokens",
+    "release_port_lease",
     "remove_password",
     "rename_api_key",
+    "renew_port_lease",
     "reset_password",
     "revoke_api_key",
     "revoke_session",
@@ -47,4 +77,6 @@ __all__ = [
     "save_grant",
     "save_role",
     "set_password",
+    "settle_port_leases",
+    "sweep_port_leases",
 ]
