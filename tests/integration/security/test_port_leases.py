@@ -168,7 +168,7 @@ def test_the_database_itself_refuses_a_second_live_lease(agent: AccountPrincipal
     lease.save(force_insert=True)
 
 
-@pytest.mark.parametrize("port", [0, -1, 80, 1023, 65_535, 65_536, 2**80, FIRST - 1, LAST + 1])
+@pytest.mark.parametrize("port", [0, -1, 80, 1023, 11_999, 65_535, 65_536, 2**80])
 def test_a_port_beyond_the_ranges_is_invalid(agent: AccountPrincipal, port: int) -> None:
     with pytest.raises(PortInvalid):
         allocate(agent, port=port)
