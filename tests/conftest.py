@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from django.conf import settings
 
+from tests.ports import choose_product_range
 from tests.services import IS_DAPHNE, Product, run_product, run_valkey
 
 TESTS = Path(__file__).parent
@@ -75,5 +76,6 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         MCP_APPS="tests.sample_tools",
         MCP_REQUESTS_PER_MINUTE="1000000",
         MCP_SIGN_INS_PER_MINUTE="1000000",
+        MCP_PORT_RANGES=choose_product_range(),
     ) as product:
         yield product

@@ -24,6 +24,12 @@ def choose_range() -> tuple[int, int]:
     return first, first + SIZE - 2
 
 
+def choose_product_range() -> str:
+    """``MCP_PORT_RANGES`` of a product that this process starts."""
+    first = 21_000 + (os.getpid() % 50) * 200
+    return f"{first}-{first + 199}"
+
+
 def set_ports(settings: Any, **values: object) -> None:
     """Change the server's own settings for one test."""
     settings.MCP = msgspec.structs.replace(settings.MCP, **values)

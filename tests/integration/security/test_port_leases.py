@@ -24,7 +24,7 @@ from protocol.errors import (
     PortUnavailable,
     Unavailable,
 )
-from protocol.models import OutboxMessage
+from protocol.models import OutboxMessage, Session
 from security import selectors, services
 from security.domain.authorization import AccountPrincipal
 from security.models import Account, AuditEvent, PortLease, PortQuarantine
@@ -156,7 +156,7 @@ def test_the_limit_of_an_account_holds_for_many_at_once(settings: Any, agent: Ac
 
     assert sorted(run_at_once(call, times=20)) == ["account_limit"] * 15 + ["leased"] * 5
     # Another account's is another limit.
-    assert allocate(make_principal(create_service()))
+    assert get_lease(allocate(make_principal(create_service()))).state == "reserved"
 
 
 def test_the_database_itself_refuses_a_second_live_lease(agent: AccountPrincipal) -> None:
@@ -368,7 +368,7 @@ def test_a_lease_ends_with_its_session(agent: AccountPrincipal) -> None:
 def test_a_lease_ends_with_a_session_whose_process_is_gone(agent: AccountPrincipal) -> None:
     session_id = open_session(agent)
     lease = get_lease(allocate(agent, session_id=session_id))
-    sessions.Session.objects.filter(id=session_id).update(seen_at=timezone.now() - timedelta(minutes=5))
+    Session.objects.filter(id=session_id).update(seen_at=timezone.now() - timedelta(minutes=5))
     sessions.expire_sessions()
     lease.refresh_from_db()
     assert lease.end_reason == "session_ended"
