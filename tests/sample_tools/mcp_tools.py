@@ -176,13 +176,8 @@ def use_port(context: ToolContext, *, fail: bool = False) -> int:
 @tool(needs_port=True)
 def leave_server(context: ToolContext) -> str:
     """End well, and leave a process behind that listens on the run's port."""
-    code = (
-        "import socket, sys, time; s = socket.create_server(('', int(sys.argv[1]))); print(flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(context.port)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.stdout.close()
+    code = "import os, socket, sys, time\ns = socket.create_server(('', int(sys.argv[1])))\nos.fork() or time.sleep(60)"
+    subprocess.run([sys.executable, "-c", code, str(context.port)], check=True)
     return "left"
 
 

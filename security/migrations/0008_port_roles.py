@@ -37,6 +37,6 @@ def remove_port_grants(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("security", "0006_port_leases")]
+    dependencies = [("security", "0007_port_leases")]
 
     operations = [migrations.RunPython(add_port_grants, remove_port_grants)]
