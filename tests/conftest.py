@@ -83,5 +83,6 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         MCP_REQUESTS_PER_MINUTE="1000000",
         MCP_SIGN_INS_PER_MINUTE="1000000",
         MCP_PORT_RANGES=choose_product_range(),
+        MCP_PORT_LEASES_PER_ACCOUNT="150",
     ) as product:
         yield product

@@ -65,7 +65,9 @@ def release_port_lease(*, principal: Principal, lease_id: uuid.UUID, trace_id: s
         hurried = PortLease.objects.filter(
             id=lease.id, state=LeaseState.DRAINING.value, drain_until__gt=_get_drain_end()
         )
-        if not hurried.update(drain_until=_get_drain_end()):
+        if hurried.update(drain_until=_get_drain_end()):
+            _record_end(lease, action=RELEASE_PORTS, reason=EndReason.RELEASED, principal=principal, trace_id=trace_id)
+        else:
             _end(lease, reason=EndReason.RELEASED, action=RELEASE_PORTS, principal=principal, trace_id=trace_id)
     settle_port_leases(lease_ids=[lease.id])
     return PortLease.objects.select_related("account").get(id=lease.id)
@@ -226,15 +228,21 @@ def _end(
         drain_until=drain_until or _get_drain_end(),
     )
     if is_ended:
-        audit.record_event(
-            action=action,
-            principal=principal,
-            resource=get_port_resource(lease),
-            outcome=reason.value,
-            trace_id=trace_id,
-            data={"lease_id": str(lease.id), "host": lease.host, "account_id": str(lease.account_id)},
-        )
+        _record_end(lease, action=action, reason=reason, principal=principal, trace_id=trace_id)
     return is_ended
+
+
+def _record_end(
+    lease: PortLease, *, action: str, reason: EndReason, principal: Principal | None, trace_id: str
+) -> None:
+    audit.record_event(
+        action=action,
+        principal=principal,
+        resource=get_port_resource(lease),
+        outcome=reason.value,
+        trace_id=trace_id,
+        data={"lease_id": str(lease.id), "host": lease.host, "account_id": str(lease.account_id)},
+    )
 
 
 def _settle_draining(lease: PortLease) -> bool:
