@@ -59,6 +59,17 @@ def resolve_stateless(*, name: str, principal: ports.Principal) -> Command:
     return command
 
 
+async def count_command(*, principal: ports.Principal, command: str) -> None:
+    """Count a command of this name against the principal's limits; it waits for a moment at most.
+
+    Raises:
+        RateLimited: one too many.
+    """
+    limiter = ports.get_limiter()
+    if not limiter.try_take(principal=principal, command=command):
+        await limiter.take(principal=principal, command=command)
+
+
 def decode_arguments(*, command: Command, codec: Codec, raw: msgspec.Raw) -> Any:
     """The command's typed arguments; left out, they are an empty object.
 

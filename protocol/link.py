@@ -28,12 +28,17 @@ from protocol.domain.connection import AuthenticationReceived, CommandReceived, 
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import AuthenticationAnswer, PrincipalInfo
 from protocol.domain.states import Close, State
-from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, TokenExpired
+from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, RateLimited, TokenExpired
 from protocol.registry import Command, CommandContext
 from protocol.wakeups import RiddenEvent
 from protocol.writer import Send, SocketWriter
 
 logger = logging.getLogger(__name__)
+
+MAX_STRANGER_FRAMES = 32
+"""What a peer may send before it has authenticated: a handshake, credentials, and some mistakes."""
+MAX_HEARTBEATS = 1_000
+"""Heartbeats between two looks at the time. They are no commands: who is over a limit must still show that it lives."""
 
 
 def make_id() -> str:
@@ -114,6 +119,9 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.heartbeats = 0
+        """How many came since the hub last looked at the time."""
+        self._stranger_frames = 0
         self._is_leaving = False
         self._is_stopping = False
         self._judgement: asyncio.Task[None] | None = None
@@ -129,6 +137,7 @@ class Link:
         try:
             if principal.expires_at is not None and principal.expires_at <= event.pending.received_at:
                 raise TokenExpired
+            is_counted = ports.get_limiter().try_take(principal=principal, command=event.command)
             event.pending.stage = Stage.RESOLUTION
             command = dispatch.resolve(name=event.command, principal=principal)
             if command.is_changing:
@@ -149,7 +158,7 @@ class Link:
                 idempotency_key=event.metadata.idempotency_key,
             )
             event.pending.stage = Stage.PROCESSING
-            if dispatch.may_run_inline(command):
+            if is_counted and dispatch.may_run_inline(command):
                 result = dispatch.run_inline(command, context, arguments)
                 self._respond(command, event.message_id, result)
                 return
@@ -157,12 +166,21 @@ class Link:
             failure = dispatch.translate_failure(error, trace_id=trace_id, command=event.command)
             self.answers.fail(event.message_id, failure, trace_id=trace_id, is_repeated=event.is_repeated)
             return
-        self._start(self._run_command(command, context, arguments, event.pending if event.is_repeated else None))
+        repeated = event.pending if event.is_repeated else None
+        self._start(self._run_command(command, context, arguments, repeated, is_counted=is_counted))
 
     async def _run_command(
-        self, command: Command, context: CommandContext, arguments: Any, repeated: PendingCommand | None
+        self,
+        command: Command,
+        context: CommandContext,
+        arguments: Any,
+        repeated: PendingCommand | None,
+        *,
+        is_counted: bool,
     ) -> None:
         try:
+            if not is_counted:
+                await ports.get_limiter().take(principal=context.principal, command=command.name)
             result = await dispatch.run(command, context, arguments)
             if repeated is not None:
                 self.answers.settle_repeated(context, result, repeated)
@@ -178,6 +196,24 @@ class Link:
         if self._is_leaving:
             self.close(Close.ASKED_FOR)
 
+    def count_heartbeat(self) -> None:
+        """A heartbeat came; who floods the server with them is closed."""
+        self.heartbeats += 1
+        if self.heartbeats > MAX_HEARTBEATS:
+            self.close(Close.OVERLOADED)
+
+    def count_other(self) -> None:
+        """A frame came that is neither a command nor a heartbeat: refused, or a stranger's. Too many close the link."""
+        if self.principal is None:
+            self._stranger_frames += 1
+            if self._stranger_frames > MAX_STRANGER_FRAMES:
+                self.close(Close.OVERLOADED)
+            return
+        try:
+            ports.get_limiter().try_take(principal=self.principal, command="")
+        except RateLimited:
+            self.close(Close.OVERLOADED)
+
     def start_authentication(self, event: AuthenticationReceived) -> None:
         """Judge credentials in a database thread; the connection becomes ready by it, or says that it failed."""
         if self._judgement is not None and not self._judgement.done():
@@ -190,11 +226,14 @@ class Link:
         connection = self.connection
         trace_id = make_trace_id()
         try:
+            ports.get_limiter().check_address(counted=ports.StrangersCount.SIGN_INS, address=self.remote_address)
             await self._owner.wait_for_channel()
-            answer = await get_database_threads().run(self._judge, event)
+            answer = await self._judge_counted(event)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command="authentication")
             connection.fail(event.message_id, failure, trace_id=trace_id)
+            if isinstance(failure, RateLimited) and self.principal is None:
+                self.close(Close.OVERLOADED)
         else:
             if connection.state in (State.AUTHENTICATING, State.READY) and not self._is_stopping:
                 self.client_features = connection.features
@@ -202,6 +241,14 @@ class Link:
                 connection.accept_authentication(event.message_id, answer)
                 self._owner.keep_expiry(self)
         await self.writer.flush()
+
+    async def _judge_counted(self, event: AuthenticationReceived) -> AuthenticationAnswer:
+        """As ``_judge``; refused credentials are counted by address."""
+        try:
+            return await get_database_threads().run(self._judge, event)
+        except AuthenticationFailed:
+            await ports.get_limiter().take_address(counted=ports.StrangersCount.SIGN_INS, address=self.remote_address)
+            raise
 
     def _judge(self, event: AuthenticationReceived) -> AuthenticationAnswer:
         authenticator = ports.get_authenticator()

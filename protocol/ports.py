@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import enum
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,14 +79,100 @@ class Authorizer(Protocol):
         """
 
 
+class StrangersCount(enum.Enum):
+    """What is counted of those who have not authenticated, by address."""
+
+    SIGN_INS = "sign-ins"
+    """Requests for tokens, and refused credentials."""
+    CONNECTIONS = "connections"
+    """WebSockets that are opened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What is left of a limit."""
+
+    name: str
+    limit: int
+    remaining: int
+    """For all processes together, as of a moment ago."""
+    reset_seconds: float
+    """Until all of it is there again."""
+
+
+class Limiter(Protocol):
+    """Counts against limits, the same on every door. All that apply must allow; refused, nothing is counted.
+
+    ``RateLimited`` names the limit in its details and says in ``retry_after_ms`` when there is something again.
+    """
+
+    def try_take(self, *, principal: Principal, command: str) -> bool:
+        """Count a command of this name, known or not, without waiting; ``False``: ``take`` has to be awaited.
+
+        Raises:
+            RateLimited: one too many.
+        """
+
+    async def take(self, *, principal: Principal, command: str) -> None:
+        """Count it, after ``try_take`` could not; it waits for a moment at most.
+
+        Raises:
+            RateLimited: one too many, or the wait was too long.
+        """
+
+    def take_in_thread(self, *, principal: Principal, command: str) -> None:
+        """As both, for callers that are no coroutine."""
+
+    def get_allowance(self, *, principal: Principal, command: str) -> Allowance | None:
+        """What is left of the limit that leaves the least; ``None``: there is none."""
+
+    def take_run(self, *, principal: Principal, tool: str) -> None:
+        """Count a run of the tool that is about to be accepted. In a thread, inside no transaction.
+
+        Raises:
+            RateLimited: one too many.
+        """
+
+    def give_back_run(self, *, principal: Principal, tool: str) -> None:
+        """It was not accepted after all."""
+
+    async def take_address(self, *, counted: StrangersCount, address: str | None) -> Allowance:
+        """Count one more of a stranger's; ``None``: it has no address.
+
+        Raises:
+            RateLimited: one too many.
+        """
+
+    def check_address(self, *, counted: StrangersCount, address: str | None) -> None:
+        """Count nothing: for what is counted once it has failed.
+
+        Raises:
+            RateLimited: one more would be one too many.
+        """
+
+    def get_address_key(self, *, address: str | None) -> str:
+        """What an address is counted as: an IPv4 address itself, of an IPv6 address its network."""
+
+    def is_degraded(self) -> bool:
+        """Whether this process counts by itself at the moment, with its share of each limit."""
+
+
 _authenticator: Authenticator | None = None
 _authorizer: Authorizer | None = None
+_limiter: Limiter | None = None
 
 
-def bind(*, authenticator: Authenticator, authorizer: Authorizer) -> None:
-    """Make these the ports' implementations. Binding again replaces them (a test's fakes)."""
-    global _authenticator, _authorizer
-    _authenticator, _authorizer = authenticator, authorizer
+def bind(
+    *,
+    authenticator: Authenticator | None = None,
+    authorizer: Authorizer | None = None,
+    limiter: Limiter | None = None,
+) -> None:
+    """Make these the ports' implementations. Binding again replaces those that are given (a test's fakes)."""
+    global _authenticator, _authorizer, _limiter
+    _authenticator = authenticator or _authenticator
+    _authorizer = authorizer or _authorizer
+    _limiter = limiter or _limiter
 
 
 def get_authenticator() -> Authenticator:
@@ -98,3 +185,9 @@ def get_authorizer() -> Authorizer:
     if _authorizer is None:
         raise Misconfigured("No installed app binds protocol.ports.Authorizer.")
     return _authorizer
+
+
+def get_limiter() -> Limiter:
+    if _limiter is None:
+        raise Misconfigured("No installed app binds protocol.ports.Limiter.")
+    return _limiter

@@ -6,12 +6,14 @@ import uuid
 from collections.abc import Collection
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from protocol import statements
 from protocol.domain.messages import ClientInfo
 from protocol.domain.states import Close
+from protocol.errors import RateLimited
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Principal
 
@@ -23,13 +25,20 @@ KEPT_FOR = timedelta(days=7)
 """How long an ended session stays visible."""
 EXPIRE_LIMIT = 1_000
 """Rows ended or deleted in one transaction."""
+CONNECTION_RETRY_MS = 1_000
+"""When who has too many connections may try again."""
 MAX_IDS_A_QUERY = 500
 """Databases bound how many values a query takes."""
 
 
 def open_session(*, principal: Principal, channel: str, client: ClientInfo, remote_address: str | None) -> Session:
-    """A new session, owned by the process that listens on ``channel``."""
-    return Session.objects.create(
+    """A new session, owned by the process that listens on ``channel``.
+
+    Raises:
+        RateLimited: the account, or the address, has as many as it may. Of several that come at once for the last place
+            all may be refused, and never too many are let in: each is counted once it is there.
+    """
+    session = Session.objects.create(
         account_id=principal.id,
         credential_id=principal.credential_id,
         channel=channel,
@@ -37,6 +46,24 @@ def open_session(*, principal: Principal, channel: str, client: ClientInfo, remo
         client_version=client.version,
         remote_address=remote_address,
     )
+    reached = _find_reached_limit(session)
+    if reached is not None:
+        session.delete()
+        raise RateLimited(
+            "Too many connections are open.", retry_after_ms=CONNECTION_RETRY_MS, details={"limit": reached}
+        )
+    return session
+
+
+def _find_reached_limit(session: Session) -> str | None:
+    """Which limit on connections this one is beyond, if it is. Those whose process is gone are not counted for long."""
+    live = Session.objects.filter(ended_at=None, seen_at__gte=timezone.now() - LOST_AFTER)
+    if live.filter(account_id=session.account_id).count() > settings.MCP.connections_per_account:
+        return "connections_per_account"
+    address = session.remote_address
+    if address and live.filter(remote_address=address).count() > settings.MCP.connections_per_address:
+        return "connections_per_address"
+    return None
 
 
 def end_session(*, session_id: uuid.UUID, close_code: int | None) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from security.admin.accounts import AccountAdmin
 from security.admin.audit import AuditEventAdmin
 from security.admin.keys import ApiKeyAdmin
+from security.admin.limits import LimitAdmin
 from security.admin.login import ConsoleLoginForm
 from security.admin.permissions import get_actor, get_principal
 from security.admin.roles import GroupAdmin, RoleAdmin
@@ -22,6 +23,7 @@ __all__ = [
     "ClosableSessionAdmin",
     "ConsoleLoginForm",
     "GroupAdmin",
+    "LimitAdmin",
     "RoleAdmin",
     "get_actor",
     "get_principal",

@@ -6,6 +6,7 @@ Writes go through ``services``, reads through ``selectors``; what a pattern or a
 from security.models.accounts import Account, AccountManager, Grant, Role
 from security.models.audit import AppendOnly, AuditEvent, AuditQuerySet
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
+from security.models.limits import Limit, LimitUsage
 from security.models.revocation import RevocationMark
 from security.models.validators import (
     MAX_SCOPES,
@@ -24,6 +25,8 @@ __all__ = [
     "AuditQuerySet",
     "Grant",
     "IssuedToken",
+    "Limit",
+    "LimitUsage",
     "LoginFailure",
     "RevocationMark",
     "Role",

@@ -16,6 +16,7 @@ from security.selectors.accounts import find_account_id, get_account, has_accoun
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
+from security.selectors.limits import forget_rules, get_rules, get_used, read_rules, select_rules
 from security.selectors.sessions import REVOKE_SESSIONS, may_revoke_session
 
 __all__ = [
@@ -29,16 +30,21 @@ __all__ = [
     "filter_api_keys",
     "filter_audit_events_by_actor",
     "find_account_id",
+    "forget_rules",
     "get_account",
     "get_account_principal",
     "get_identity_fingerprint",
     "get_password_stamp",
     "get_revocation_mark",
     "get_roles_and_grants",
+    "get_rules",
+    "get_used",
     "has_accounts",
     "has_standing",
     "list_accounts_keyed_by",
     "list_roles_and_grants",
     "may_revoke_session",
+    "read_rules",
     "search_audit_events",
+    "select_rules",
 ]

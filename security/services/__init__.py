@@ -14,6 +14,14 @@ from security.services.accounts import (
 from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
 from security.services.authentication import CredentialsAuthenticator
 from security.services.first_run import FirstAccounts, ensure_first_accounts
+from security.services.limiting import SharedLimiter
+from security.services.limits import (
+    LimitStanding,
+    delete_limit,
+    list_standings,
+    purge_limit_usage,
+    save_limit,
+)
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password
 from security.services.revocation import move_revocation_mark, revoke_session
@@ -25,15 +33,20 @@ __all__ = [
     "FirstAccounts",
     "IssuedKey",
     "IssuedTokens",
+    "LimitStanding",
+    "SharedLimiter",
     "check_password",
     "create_account",
     "delete_grant",
+    "delete_limit",
     "delete_role",
     "ensure_first_accounts",
     "generate_password",
     "issue_api_key",
     "issue_tokens",
+    "list_standings",
     "move_revocation_mark",
+    "purge_limit_usage",
     "purge_login_failures",
     "purge_tokens",
     "refresh_tokens",
@@ -45,6 +58,7 @@ __all__ = [
     "revoke_token",
     "save_account",
     "save_grant",
+    "save_limit",
     "save_role",
     "set_password",
 ]

@@ -19,8 +19,16 @@ from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal
 from security.domain.api_keys import KeyState
 from security.domain.authorization import AccountPrincipal, CredentialKind
+from security.domain.limits import LimitRule
 from security.models import Account, ApiKey, IssuedToken
-from security.selectors import RolesAndGrants, get_password_stamp, has_standing, list_roles_and_grants
+from security.selectors import (
+    RolesAndGrants,
+    get_password_stamp,
+    has_standing,
+    list_roles_and_grants,
+    read_rules,
+    select_rules,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +44,13 @@ class _Found:
     held: dict[uuid.UUID, RolesAndGrants | None]
     api_keys: dict[uuid.UUID, ApiKey]
     tokens: dict[uuid.UUID, IssuedToken]
+    limits: tuple[LimitRule, ...]
 
 
 def renew_principals(*, principals: Sequence[Principal]) -> list[Principal | None]:
     """The principals as they are now, in the same order; the same object where nothing has changed.
 
-    ``None`` for one whose credential was revoked or whose account is inactive; one that has only expired stays. Four
+    ``None`` for one whose credential was revoked or whose account is inactive; one that has only expired stays. Five
     queries for each ``BATCH``.
     """
     renewed: list[Principal | None] = []
@@ -64,6 +73,7 @@ def _find(principals: Sequence[AccountPrincipal]) -> _Found:
         held=list_roles_and_grants(account_ids=account_ids),
         api_keys=ApiKey.objects.in_bulk(select(CredentialKind.API_KEY)),
         tokens=IssuedToken.objects.select_related("account", "api_key").in_bulk(select(CredentialKind.TOKEN)),
+        limits=read_rules(),
     )
 
 
@@ -82,6 +92,7 @@ def _renew(principal: Principal, found: _Found, *, now: datetime) -> Principal |
         roles=held.roles,
         grants=held.grants,
         security_level_max=SecurityLevel(account.security_level_max),
+        limits=select_rules(found.limits, account_id=account.id, roles=held.roles, api_key_id=principal.api_key_id),
     )
     # What it remembers of decisions is worth keeping.
     return principal if renewed == principal else renewed
