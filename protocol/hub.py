@@ -377,3 +377,5 @@ async def drain(*, timeout_seconds: float) -> None:
         await asyncio.sleep(DRAIN_CHECK_SECONDS)
     with contextlib.suppress(asyncio.CancelledError):
         await hub.stop()
+    # Or the other processes would miss, for a while, what this one held.
+    await asyncio.to_thread(ports.get_limiter().stop)

@@ -130,14 +130,33 @@ class Link:
 
     def start_command(self, event: CommandReceived) -> None:
         """Run a command: at once if it can be, else as a task of this link. Its answer goes to the connection."""
+        assert self.principal is not None  # noqa: S101  # no command is received before authentication
+        try:
+            is_counted = ports.get_limiter().try_take(principal=self.principal, command=event.command)
+        except RateLimited as error:
+            self.answers.fail(event.message_id, error, trace_id=make_trace_id(), is_repeated=event.is_repeated)
+            return
+        if is_counted:
+            self._run_counted(event, self.principal)
+        else:
+            self._start(self._count_and_run(event, self.principal))
+
+    async def _count_and_run(self, event: CommandReceived, principal: ports.Principal) -> None:
+        try:
+            await ports.get_limiter().take(principal=principal, command=event.command)
+        except RateLimited as error:
+            self.answers.fail(event.message_id, error, trace_id=make_trace_id(), is_repeated=event.is_repeated)
+        else:
+            # Whoever it is by now.
+            self._run_counted(event, self.principal or principal)
+        await self.writer.flush()
+
+    def _run_counted(self, event: CommandReceived, principal: ports.Principal) -> None:
         connection = self.connection
-        principal = self.principal
-        assert principal is not None  # noqa: S101  # no command is received before authentication
         trace_id = make_trace_id()
         try:
             if principal.expires_at is not None and principal.expires_at <= event.pending.received_at:
                 raise TokenExpired
-            is_counted = ports.get_limiter().try_take(principal=principal, command=event.command)
             event.pending.stage = Stage.RESOLUTION
             command = dispatch.resolve(name=event.command, principal=principal)
             if command.is_changing:
@@ -158,7 +177,7 @@ class Link:
                 idempotency_key=event.metadata.idempotency_key,
             )
             event.pending.stage = Stage.PROCESSING
-            if is_counted and dispatch.may_run_inline(command):
+            if dispatch.may_run_inline(command):
                 result = dispatch.run_inline(command, context, arguments)
                 self._respond(command, event.message_id, result)
                 return
@@ -166,21 +185,12 @@ class Link:
             failure = dispatch.translate_failure(error, trace_id=trace_id, command=event.command)
             self.answers.fail(event.message_id, failure, trace_id=trace_id, is_repeated=event.is_repeated)
             return
-        repeated = event.pending if event.is_repeated else None
-        self._start(self._run_command(command, context, arguments, repeated, is_counted=is_counted))
+        self._start(self._run_command(command, context, arguments, event.pending if event.is_repeated else None))
 
     async def _run_command(
-        self,
-        command: Command,
-        context: CommandContext,
-        arguments: Any,
-        repeated: PendingCommand | None,
-        *,
-        is_counted: bool,
+        self, command: Command, context: CommandContext, arguments: Any, repeated: PendingCommand | None
     ) -> None:
         try:
-            if not is_counted:
-                await ports.get_limiter().take(principal=context.principal, command=command.name)
             result = await dispatch.run(command, context, arguments)
             if repeated is not None:
                 self.answers.settle_repeated(context, result, repeated)

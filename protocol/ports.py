@@ -153,6 +153,9 @@ class Limiter(Protocol):
     def get_address_key(self, *, address: str | None) -> str:
         """What an address is counted as: an IPv4 address itself, of an IPv6 address its network."""
 
+    def stop(self) -> None:
+        """Give back what this process holds. It may take a moment; what comes later is counted all the same."""
+
     def is_degraded(self) -> bool:
         """Whether this process counts by itself at the moment, with its share of each limit."""
 

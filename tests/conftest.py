@@ -74,6 +74,9 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         tmp_path_factory.mktemp("product") / "var",
         MCP_APPS="tests.sample_tools",
         MCP_REQUESTS_PER_MINUTE="1000000",
+        MCP_CONNECTIONS_PER_MINUTE="1000000",
+        MCP_CONNECTIONS_PER_ACCOUNT="2000",
+        MCP_CONNECTIONS_PER_ADDRESS="2000",
         MCP_SIGN_INS_PER_MINUTE="1000000",
     ) as product:
         yield product

@@ -15,8 +15,6 @@ from typing import Final
 
 from django.utils import timezone
 
-from protocol.database_threads import run_with_connections
-from protocol.errors import StorageUnavailable
 from security.domain.chunks import Bucket, Chunk
 from security.domain.limits import LimitRule, get_window_start
 from security.services.limit_sources import Ask, Grant, SourceUnavailable
@@ -29,6 +27,7 @@ FORGET_LOOKS: Final = 60
 """A count that was not used for so many looks is forgotten here; its bucket is not."""
 QUOTA_RECHECK_SECONDS: Final = 2.0
 """How often a quota that was used up is looked at again: another process may have given some back."""
+STOP_SECONDS: Final = 1.0
 MAX_COUNTS: Final = 50_000
 """Counts that a process keeps. Beyond it the oldest is forgotten, which gives back what it held."""
 
@@ -105,8 +104,25 @@ class Leaser:
         if count.owed and not count.chunk.is_wanted:
             self.want(count)
 
+    def stop(self) -> None:
+        """Give everything back and end the thread; a later wish starts anew."""
+        with self.lock:
+            thread, self._thread = self._thread, None
+            counts = list(self.counts.values())
+            self.counts.clear()
+        if thread is None:
+            return
+        self._wake.set()
+        thread.join(STOP_SECONDS)
+        with self.lock:
+            wanted, self._wanted = self._wanted, []
+            for count in counts:
+                count.owed -= count.chunk.drop()
+            owing = [count for count in counts if count.owed or count.waiters]
+        self._serve(list(dict.fromkeys([*wanted, *owing])))
+
     def _run(self) -> None:
-        while True:
+        while self._thread is threading.current_thread():
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
             with self.lock:
@@ -150,8 +166,8 @@ class Leaser:
         # Asked with nothing to lease too, so that it is known whether it answers.
         self._ask_again_at = time.monotonic() + LOOK_SECONDS
         try:
-            grants = run_with_connections(self._lease, asks)
-        except (SourceUnavailable, StorageUnavailable) as failure:
+            grants = self._lease(asks)
+        except SourceUnavailable as failure:
             if not self.is_failing:
                 logger.warning("%s: no answer (%s); trying again.", self._name, failure)
             self.is_failing, self._ask_again_at = True, time.monotonic() + LOOK_SECONDS

@@ -21,6 +21,8 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
+from protocol.database_threads import run_with_connections
+from protocol.errors import StorageUnavailable
 from security.domain.limits import LimitRule, get_window_end, get_window_start
 from security.models import LimitUsage
 
@@ -155,6 +157,15 @@ def lease_quotas(asks: Sequence[Ask]) -> list[Grant]:
     Raises:
         SourceUnavailable: the database did not take it.
     """
+    if not asks:
+        return []
+    try:
+        return run_with_connections(_lease_quotas, asks)
+    except (DatabaseError, StorageUnavailable) as error:
+        raise SourceUnavailable(type(error).__name__) from error
+
+
+def _lease_quotas(asks: Sequence[Ask]) -> list[Grant]:
     now = timezone.now()
     grants = []
     for ask in asks:
@@ -162,6 +173,4 @@ def lease_quotas(asks: Sequence[Ask]) -> list[Grant]:
             grants.append(lease_quota(ask, now=now))
         except IntegrityError:
             grants.append(Grant(granted=ask.wanted, remaining=0, wait_seconds=0.0))
-        except DatabaseError as error:
-            raise SourceUnavailable(type(error).__name__) from error
     return grants

@@ -41,9 +41,9 @@ _NOBODY: Final[tuple[Count, ...]] = ()
 class SharedLimiter:
     """``protocol.ports.Limiter``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, redis_url: str | None = None) -> None:
         self._lock = threading.Lock()
-        self._redis = RedisBuckets(url=settings.REDIS_URL)
+        self._redis = RedisBuckets(url=redis_url or settings.REDIS_URL)
         self._rates = Leaser(name="limits", lock=self._lock, lease=self._redis.lease, fail=self._use_share)
         self._quotas = Leaser(name="quotas", lock=self._lock, lease=lease_quotas, fail=self._refuse_quotas)
         self.default_rule = LimitRule(
@@ -119,6 +119,11 @@ class SharedLimiter:
     def get_address_key(self, *, address: str | None) -> str:
         """See ``protocol.ports.Limiter``."""
         return make_address_key(address=address)
+
+    def stop(self) -> None:
+        """See ``protocol.ports.Limiter``."""
+        self._rates.stop()
+        self._quotas.stop()
 
     def is_degraded(self) -> bool:
         """See ``protocol.ports.Limiter``."""
