@@ -16,6 +16,7 @@ from typing import Any
 
 from channels.consumer import AsyncConsumer
 from django.conf import settings
+from django.http.request import split_domain_port, validate_host
 from msgspec import Struct
 
 from protocol import ports, sessions
@@ -24,6 +25,7 @@ from protocol.domain.codec import Codec, choose_codec
 from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import Limits, ServerInfo
+from protocol.domain.origins import is_allowed_origin
 from protocol.errors import MCPError, RateLimited
 from protocol.hub import Hub, drain, get_hub
 from protocol.link import Link
@@ -46,7 +48,7 @@ class MachineContextConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels h
         await receive()  # websocket.connect
         hub = get_hub()
         codec = choose_codec(list(scope.get("subprotocols", ())))
-        refusal = await find_refusal(codec=codec, hub=hub, address=get_address(scope))
+        refusal = await find_refusal(codec=codec, hub=hub, scope=scope)
         if refusal is not None or codec is None:
             await refuse(scope, send, refusal or Refusal(status=400))
             return
@@ -128,10 +130,13 @@ class Refusal(Struct, frozen=True, kw_only=True):
     retry_after_seconds: int | None = None
 
 
-async def find_refusal(*, codec: Codec | None, hub: Hub, address: str | None) -> Refusal | None:
+async def find_refusal(*, codec: Codec | None, hub: Hub, scope: dict[str, Any]) -> Refusal | None:
     """Why the upgrade is refused, if it is: before it costs more than its head."""
+    if not has_allowed_origin(scope):
+        return Refusal(status=403)
     if codec is None:
         return Refusal(status=400)
+    address = get_address(scope)
     try:
         await ports.get_limiter().take_address(counted=ports.StrangersCount.CONNECTIONS, address=address)
     except RateLimited as error:
@@ -141,6 +146,19 @@ async def find_refusal(*, codec: Codec | None, hub: Hub, address: str | None) ->
     if hub.count_from(address) >= settings.MCP.connections_per_address:
         return Refusal(status=429, retry_after_seconds=1)
     return None
+
+
+def has_allowed_origin(scope: dict[str, Any]) -> bool:
+    """Whether it is no web page that connects, or one of ours, or one that the settings name."""
+    headers = dict(scope.get("headers", ()))
+    origin = headers.get(b"origin")
+    return is_allowed_origin(
+        None if origin is None else origin.decode("latin-1"),
+        host=headers.get(b"host", b"").decode("latin-1"),
+        is_secure=scope.get("scheme") == "wss",
+        allowed_origins=settings.MCP.allowed_origins,
+        is_own_host=lambda host: validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS),
+    )
 
 
 async def refuse(scope: dict[str, Any], send: Send, refusal: Refusal) -> None:
