@@ -22,7 +22,7 @@ from msgspec import Struct
 from protocol import ports, sessions
 from protocol.database_threads import get_database_threads
 from protocol.domain.codec import Codec, choose_codec
-from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived
+from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived, MessageRefused
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import Limits, ServerInfo
 from protocol.domain.origins import is_allowed_origin
@@ -95,10 +95,13 @@ async def serve_link(link: Link, receive: Receive) -> int | None:
         if type(event) is CommandReceived:
             link.start_command(event)
         elif type(event) is HeartbeatReceived:
-            link.count_heartbeat()
+            link.manners.note_heartbeat()
             link.answers.delivery.acknowledge(event.ack)
+        elif type(event) is MessageRefused:
+            link.manners.note_other(link.principal)
+            link.refuse(event)
         else:
-            link.count_other()
+            link.manners.note_other(link.principal)
             if type(event) is AuthenticationReceived:
                 link.start_authentication(event)
         if connection.has_output():

@@ -250,7 +250,7 @@ class Hub:
         now = time.monotonic()
         for link in list(self.links):
             self.keep_expiry(link)
-            link.heartbeats = 0
+            link.manners.note_time()
             if link.writer.blocked_since is not None and now - link.writer.blocked_since > SLOW_READER_SECONDS:
                 link.cut_off()
                 continue

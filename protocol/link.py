@@ -17,28 +17,25 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import uuid_utils
+from django.db import transaction
 from django.utils import timezone
 
-from protocol import dispatch, ports, sessions
+from protocol import denials, dispatch, ports, sessions
 from protocol.answers import Answers
 from protocol.database_threads import get_database_threads
 from protocol.domain.activity import PendingCommand, Stage
 from protocol.domain.codec import Codec
-from protocol.domain.connection import AuthenticationReceived, CommandReceived, Connection
+from protocol.domain.connection import AuthenticationReceived, CommandReceived, Connection, MessageRefused
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import AuthenticationAnswer, PrincipalInfo
 from protocol.domain.states import Close, State
 from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, RateLimited, TokenExpired
+from protocol.manners import Manners, count_sign_ins
 from protocol.registry import Command, CommandContext
 from protocol.wakeups import RiddenEvent
 from protocol.writer import Send, SocketWriter
 
 logger = logging.getLogger(__name__)
-
-MAX_STRANGER_FRAMES = 32
-"""What a peer may send before it has authenticated: a handshake, credentials, and some mistakes."""
-MAX_HEARTBEATS = 1_000
-"""Heartbeats between two looks at the time. They are no commands: who is over a limit must still show that it lives."""
 
 
 def make_id() -> str:
@@ -119,9 +116,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.heartbeats = 0
-        """How many came since the hub last looked at the time."""
-        self._stranger_frames = 0
+        self.manners = Manners(close=lambda: self.close(Close.OVERLOADED))
         self._is_leaving = False
         self._is_stopping = False
         self._judgement: asyncio.Task[None] | None = None
@@ -134,7 +129,7 @@ class Link:
         try:
             is_counted = ports.get_limiter().try_take(principal=self.principal, command=event.command)
         except RateLimited as error:
-            self.answers.fail(event.message_id, error, trace_id=make_trace_id(), is_repeated=event.is_repeated)
+            self._fail_early(event, error, trace_id=make_trace_id())
             return
         if is_counted:
             self._run_counted(event, self.principal)
@@ -145,7 +140,7 @@ class Link:
         try:
             await ports.get_limiter().take(principal=principal, command=event.command)
         except RateLimited as error:
-            self.answers.fail(event.message_id, error, trace_id=make_trace_id(), is_repeated=event.is_repeated)
+            self._fail_early(event, error, trace_id=make_trace_id())
         else:
             # Whoever it is by now.
             self._run_counted(event, self.principal or principal)
@@ -183,9 +178,21 @@ class Link:
                 return
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command=event.command)
-            self.answers.fail(event.message_id, failure, trace_id=trace_id, is_repeated=event.is_repeated)
+            self._fail_early(event, failure, trace_id=trace_id)
             return
         self._start(self._run_command(command, context, arguments, event.pending if event.is_repeated else None))
+
+    def _fail_early(self, event: CommandReceived, failure: MCPError, *, trace_id: str) -> None:
+        """Answer a command that was not begun."""
+        self._tell(
+            failure,
+            kind="command",
+            subject=event.command,
+            trace_id=trace_id,
+            answer=lambda told: self.answers.fail(
+                event.message_id, told, trace_id=trace_id, is_repeated=event.is_repeated
+            ),
+        )
 
     async def _run_command(
         self, command: Command, context: CommandContext, arguments: Any, repeated: PendingCommand | None
@@ -198,6 +205,8 @@ class Link:
                 self._respond(command, context.message_id, result)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=context.trace_id, command=command.name)
+            denial = self._make_denial(failure, kind="command", subject=command.name, trace_id=context.trace_id)
+            failure = await denials.record(denial, failure)
             self.answers.fail(context.message_id, failure, trace_id=context.trace_id, is_repeated=repeated is not None)
         await self.writer.flush()
 
@@ -206,29 +215,17 @@ class Link:
         if self._is_leaving:
             self.close(Close.ASKED_FOR)
 
-    def count_heartbeat(self) -> None:
-        """A heartbeat came; who floods the server with them is closed."""
-        self.heartbeats += 1
-        if self.heartbeats > MAX_HEARTBEATS:
-            self.close(Close.OVERLOADED)
-
-    def count_other(self) -> None:
-        """A frame came that is neither a command nor a heartbeat: refused, or a stranger's. Too many close the link."""
-        if self.principal is None:
-            self._stranger_frames += 1
-            if self._stranger_frames > MAX_STRANGER_FRAMES:
-                self.close(Close.OVERLOADED)
-            return
-        try:
-            ports.get_limiter().try_take(principal=self.principal, command="")
-        except RateLimited:
-            self.close(Close.OVERLOADED)
-
     def start_authentication(self, event: AuthenticationReceived) -> None:
         """Judge credentials in a database thread; the connection becomes ready by it, or says that it failed."""
         if self._judgement is not None and not self._judgement.done():
             # One guess at a time: a second one in flight would race the first for the session.
-            self.connection.fail(event.message_id, AuthenticationFailed())
+            self._tell(
+                AuthenticationFailed(),
+                kind="credentials",
+                subject=denials.get_method(event.credentials),
+                trace_id=make_trace_id(),
+                answer=lambda told: self.connection.fail(event.message_id, told),
+            )
             return
         self._judgement = self._start(self._authenticate(event))
 
@@ -236,11 +233,15 @@ class Link:
         connection = self.connection
         trace_id = make_trace_id()
         try:
-            ports.get_limiter().check_address(counted=ports.StrangersCount.SIGN_INS, address=self.remote_address)
             await self._owner.wait_for_channel()
-            answer = await self._judge_counted(event)
+            async with count_sign_ins(address=self.remote_address):
+                answer = await get_database_threads().run(self._judge, event, trace_id)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command="authentication")
+            denial = self._make_denial(
+                failure, kind="credentials", subject=denials.get_method(event.credentials), trace_id=trace_id
+            )
+            failure = await denials.record(denial, failure)
             connection.fail(event.message_id, failure, trace_id=trace_id)
             if isinstance(failure, RateLimited) and self.principal is None:
                 self.close(Close.OVERLOADED)
@@ -252,29 +253,71 @@ class Link:
                 self._owner.keep_expiry(self)
         await self.writer.flush()
 
-    async def _judge_counted(self, event: AuthenticationReceived) -> AuthenticationAnswer:
-        """As ``_judge``; refused credentials are counted by address."""
-        try:
-            return await get_database_threads().run(self._judge, event)
-        except AuthenticationFailed:
-            await ports.get_limiter().take_address(counted=ports.StrangersCount.SIGN_INS, address=self.remote_address)
-            raise
+    def refuse(self, event: MessageRefused) -> None:
+        """Answer a message that security refuses."""
+        trace_id = make_trace_id()
+        self._tell(
+            event.error,
+            kind="message",
+            subject="",
+            trace_id=trace_id,
+            answer=lambda told: self.connection.refuse(event.message_id, told, trace_id=trace_id),
+        )
 
-    def _judge(self, event: AuthenticationReceived) -> AuthenticationAnswer:
+    def _tell(
+        self, failure: MCPError, *, kind: str, subject: str, trace_id: str, answer: Callable[[MCPError], None]
+    ) -> None:
+        """Answer with a failure: a denial once it is on record, anything else at once."""
+        denial = self._make_denial(failure, kind=kind, subject=subject, trace_id=trace_id)
+        if denial is None:
+            answer(failure)
+        else:
+            self._start(self._tell_on_record(denial, failure, answer))
+
+    async def _tell_on_record(
+        self, denial: ports.Denial, failure: MCPError, answer: Callable[[MCPError], None]
+    ) -> None:
+        answer(await denials.record(denial, failure))
+        await self.writer.flush()
+
+    def _make_denial(self, failure: MCPError, *, kind: str, subject: str, trace_id: str) -> ports.Denial | None:
+        return denials.make_denial(
+            failure,
+            door=ports.Door.WEBSOCKET,
+            remote_address=self.remote_address,
+            principal=self.principal,
+            kind=kind,
+            subject=subject,
+            trace_id=trace_id,
+        )
+
+    def _judge(self, event: AuthenticationReceived, trace_id: str) -> AuthenticationAnswer:
         authenticator = ports.get_authenticator()
         # First: what is revoked while the principal is made has moved the mark by the next look.
         mark = authenticator.get_mark()
         principal = authenticator.authenticate(credentials=event.credentials, remote_address=self.remote_address)
-        if self.principal is None:
-            # Noted at once: whatever becomes of the answer, the session is ended with the link.
-            self.session_id = sessions.open_session(
-                principal=principal,
-                channel=self._owner.channel,
-                client=self.connection.client,
-                remote_address=self.remote_address,
-            ).id
-        elif principal.id != self.principal.id:
+        if self.principal is not None and principal.id != self.principal.id:
             raise AuthenticationFailed
+        with transaction.atomic():
+            if self.principal is None:
+                # Noted at once: whatever becomes of the answer, the session is ended with the link.
+                self.session_id = sessions.open_session(
+                    principal=principal,
+                    channel=self._owner.channel,
+                    client=self.connection.client,
+                    remote_address=self.remote_address,
+                ).id
+            ports.get_recorder().record_authentication(
+                principal=principal,
+                door=ports.Door.WEBSOCKET,
+                remote_address=self.remote_address,
+                resource=ports.Resource(kind="session", name=str(self.session_id), owner_id=principal.id),
+                trace_id=trace_id,
+            )
+        if self.principal is None:
+            sessions.refuse_crowd(
+                session_id=self.session_id, account_id=principal.id, remote_address=self.remote_address
+            )
         self.principal, self.mark = principal, mark
         return AuthenticationAnswer(
             authenticated=True,

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from protocol import statements
+from protocol import ports, statements
 from protocol.domain.messages import ClientInfo
 from protocol.domain.states import Close
 from protocol.errors import RateLimited
@@ -32,13 +32,8 @@ MAX_IDS_A_QUERY = 500
 
 
 def open_session(*, principal: Principal, channel: str, client: ClientInfo, remote_address: str | None) -> Session:
-    """A new session, owned by the process that listens on ``channel``.
-
-    Raises:
-        RateLimited: the account, or the address, has as many as it may. Of several that come at once for the last place
-            all may be refused, and never too many are let in: each is counted once it is there.
-    """
-    session = Session.objects.create(
+    """A new session, owned by the process that listens on ``channel``."""
+    return Session.objects.create(
         account_id=principal.id,
         credential_id=principal.credential_id,
         channel=channel,
@@ -46,38 +41,58 @@ def open_session(*, principal: Principal, channel: str, client: ClientInfo, remo
         client_version=client.version,
         remote_address=remote_address,
     )
-    reached = _find_reached_limit(session)
-    if reached is not None:
-        session.delete()
-        raise RateLimited(
-            "Too many connections are open.", retry_after_ms=CONNECTION_RETRY_MS, details={"limit": reached}
-        )
-    return session
 
 
-def _find_reached_limit(session: Session) -> str | None:
-    """Which limit on connections this one is beyond, if it is. Those whose process is gone are not counted for long."""
+def refuse_crowd(*, session_id: uuid.UUID, account_id: uuid.UUID, remote_address: str | None) -> None:
+    """End the new session again if its account or address has more than it may; called once it is committed.
+
+    Of several that come at once for the last place all may be refused, and never too many are let in.
+
+    Raises:
+        RateLimited: it was ended; the details say which limit is reached.
+    """
+    reached = _find_reached_limit(account_id=account_id, address=remote_address)
+    if reached is None:
+        return
+    end_session(session_id=session_id, close_code=Close.OVERLOADED.code)
+    raise RateLimited("Too many connections are open.", retry_after_ms=CONNECTION_RETRY_MS, details={"limit": reached})
+
+
+def _find_reached_limit(*, account_id: uuid.UUID, address: str | None) -> str | None:
+    """Which limit on connections is exceeded, if one is. Those whose process is gone are not counted for long."""
     live = Session.objects.filter(ended_at=None, seen_at__gte=timezone.now() - LOST_AFTER)
-    if live.filter(account_id=session.account_id).count() > settings.MCP.connections_per_account:
+    if live.filter(account_id=account_id).count() > settings.MCP.connections_per_account:
         return "connections_per_account"
-    address = session.remote_address
     if address and live.filter(remote_address=address).count() > settings.MCP.connections_per_address:
         return "connections_per_address"
     return None
 
 
 def end_session(*, session_id: uuid.UUID, close_code: int | None) -> bool:
-    """Mark it ended and drop what it was still owed; ``False`` where it had ended already.
+    """End it, and put that on record; ``False`` where it had ended already."""
+    with transaction.atomic():
+        account_id = mark_ended(session_id=session_id, close_code=close_code)
+        if account_id is not None:
+            ports.get_recorder().record_session_end(session_id=session_id, account_id=account_id, close_code=close_code)
+    return account_id is not None
+
+
+def mark_ended(*, session_id: uuid.UUID, close_code: int | None) -> uuid.UUID | None:
+    """Mark it ended and drop what it was still owed, inside the caller's transaction, which has it on record.
 
     Nobody can take it over (``resume`` is not offered yet), so its outbox has no reader.
+
+    Returns:
+        Whose it was; ``None`` where it had ended already.
     """
-    with transaction.atomic():
-        is_ended = (
-            Session.objects.filter(id=session_id, ended_at=None).update(ended_at=timezone.now(), close_code=close_code)
-            == 1
-        )
-        OutboxMessage.objects.filter(session_id=session_id).delete()
-    return is_ended
+    row = statements.update_returning(
+        Session,
+        where={"id": session_id, "ended_at": None},
+        values={"ended_at": timezone.now(), "close_code": close_code},
+        names=("account_id",),
+    )
+    OutboxMessage.objects.filter(session_id=session_id).delete()
+    return None if row is None else row[0]
 
 
 def get_channel(*, session_id: uuid.UUID | None) -> str:

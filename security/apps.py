@@ -13,10 +13,11 @@ class SecurityConfig(AppConfig):
         from protocol import ports
         from security import receivers  # noqa: F401  # importing it connects them
         from security.domain.authorization import PolicyAuthorizer
-        from security.services import CredentialsAuthenticator, SharedLimiter
+        from security.services import AuditRecorder, CredentialsAuthenticator, SharedLimiter
 
         ports.bind(
             authenticator=CredentialsAuthenticator(),
             authorizer=PolicyAuthorizer(),
             limiter=SharedLimiter(),
+            recorder=AuditRecorder(),
         )

@@ -16,13 +16,13 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from rest_framework.views import APIView
 
-from protocol import dispatch, ports
+from protocol import denials, dispatch, ports
 from protocol.api import throttling
 from protocol.api.authentication import Caller, authenticate, get_remote_address, read_bearer
 from protocol.api.openapi import ViewSchema
 from protocol.api.problems import TRACE_HEADER, respond_with_error
 from protocol.api.responses import JSON_MEDIA_TYPE
-from protocol.domain.codec import MAX_NESTING, has_deep_json
+from protocol.domain.codec import MAX_NESTING, count_names, has_deep_json
 from protocol.errors import (
     AuthenticationFailed,
     InvalidArguments,
@@ -32,7 +32,7 @@ from protocol.errors import (
     UnsupportedType,
 )
 from protocol.link import make_trace_id
-from protocol.ports import Allowance
+from protocol.ports import Allowance, Door, Principal
 
 _TRACEPARENT: Final = re.compile(r"\A[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 """W3C Trace Context, level 1."""
@@ -61,6 +61,8 @@ class ApiView(APIView):
 
     trace_id: str
     """Of this request: the caller's own, if it sent ``traceparent``."""
+    principal: Principal | None = None
+    """Who asks, once that is known."""
     allowance: Allowance | None = None
     """What is left to the caller, to be told in the answer's headers."""
     asked: tuple[Caller, str] | None = None
@@ -80,6 +82,7 @@ class ApiView(APIView):
             response = respond_with_error(refused.error, trace_id=self.trace_id, status=refused.status)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=self.trace_id, command=request.path)
+            failure = await self._record(request, failure)
             response = respond_with_error(failure, trace_id=self.trace_id)
         response[TRACE_HEADER] = self.trace_id
         # A caller's mistake is no news of the server's; what failed here was logged with its trace.
@@ -91,6 +94,19 @@ class ApiView(APIView):
         if self.allowance is not None:
             throttling.add_headers(response, self.allowance)
         return response
+
+    async def _record(self, request: HttpRequest, failure: MCPError) -> MCPError:
+        """What to answer with: a denial is told once it is on record."""
+        denial = denials.make_denial(
+            failure,
+            door=Door.HTTP,
+            remote_address=get_remote_address(request),
+            principal=self.principal,
+            kind="request",
+            subject=f"{request.method} {request.path}",
+            trace_id=self.trace_id,
+        )
+        return await denials.record(denial, failure)
 
     def _find_handler(self, request: HttpRequest) -> Any:
         method = (request.method or "").lower()
@@ -116,13 +132,15 @@ class ApiView(APIView):
         address = get_remote_address(request)
         credentials = read_bearer(request.headers.get("Authorization", ""))
         try:
-            return await authenticate(credentials=credentials, remote_address=address)
+            caller = await authenticate(credentials=credentials, remote_address=address)
         except AuthenticationFailed:
             # Counted only where it fails: who is known is not held to the failures of others behind one address.
             self.allowance = await ports.get_limiter().take_address(
                 counted=ports.StrangersCount.SIGN_INS, address=address
             )
             raise
+        self.principal = caller.principal
+        return caller
 
     async def count_command(self, caller: Caller, command: str) -> None:
         """Count a command of the caller's; the answer tells what is left.
@@ -181,4 +199,7 @@ def read_object(request: HttpRequest) -> dict[str, Any]:
         raise InvalidMessage("The body is not JSON.") from error
     if not isinstance(value, dict):
         raise InvalidArguments("The body is a JSON object.", details={"path": ""})
+    if count_names(body) != len(value):
+        # A proxy in between may have read the first where we would read the last.
+        raise InvalidArguments("The body names something twice.", details={"path": ""})
     return value
