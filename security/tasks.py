@@ -13,3 +13,15 @@ def purge_credentials() -> None:
     services.purge_tokens()
     services.purge_login_failures()
     services.purge_limit_usage()
+
+
+@shared_task(name="security.sweep_port_leases")
+def sweep_port_leases() -> None:
+    """End leases of ports that have lapsed, and look after the ports of this host."""
+    services.sweep_port_leases()
+
+
+@shared_task(name="security.purge_port_leases")
+def purge_port_leases() -> None:
+    """Forget leases of ports that were released long ago."""
+    services.purge_port_leases()

@@ -15,6 +15,7 @@ from security.models.audit import (
 )
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
 from security.models.limits import Limit, LimitUsage
+from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
 from security.models.revocation import RevocationMark
 from security.models.validators import (
     MAX_SCOPES,
@@ -24,6 +25,8 @@ from security.models.validators import (
 )
 
 __all__ = [
+    "MAX_HOST_LENGTH",
+    "MAX_PURPOSE_LENGTH",
     "MAX_SCOPES",
     "Account",
     "AccountManager",
@@ -39,6 +42,8 @@ __all__ = [
     "Limit",
     "LimitUsage",
     "LoginFailure",
+    "PortLease",
+    "PortQuarantine",
     "RevocationMark",
     "Role",
     "UnsealedEvent",

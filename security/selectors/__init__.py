@@ -17,6 +17,22 @@ from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_event
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
 from security.selectors.limits import forget_rules, get_rules, get_used, read_rules, select_rules
+from security.selectors.port_leases import (
+    PortLeaseFilters,
+    PortLeasePage,
+    PortLeaseView,
+    PortStatus,
+    check_port,
+    count_account_leases,
+    describe_lease,
+    get_port_lease,
+    list_port_leases,
+    list_recent_ports,
+    list_taken_ports,
+    may_act_on_lease,
+    may_allocate_port,
+    may_lift_quarantine,
+)
 from security.selectors.sessions import REVOKE_SESSIONS, may_revoke_session
 
 __all__ = [
@@ -25,7 +41,14 @@ __all__ = [
     "REVOKE_SESSIONS",
     "Explanation",
     "KeyNotFound",
+    "PortLeaseFilters",
+    "PortLeasePage",
+    "PortLeaseView",
+    "PortStatus",
     "RolesAndGrants",
+    "check_port",
+    "count_account_leases",
+    "describe_lease",
     "explain_access",
     "filter_api_keys",
     "filter_audit_events_by_actor",
@@ -35,6 +58,7 @@ __all__ = [
     "get_account_principal",
     "get_identity_fingerprint",
     "get_password_stamp",
+    "get_port_lease",
     "get_revocation_mark",
     "get_roles_and_grants",
     "get_rules",
@@ -42,7 +66,13 @@ __all__ = [
     "has_accounts",
     "has_standing",
     "list_accounts_keyed_by",
+    "list_port_leases",
+    "list_recent_ports",
     "list_roles_and_grants",
+    "list_taken_ports",
+    "may_act_on_lease",
+    "may_allocate_port",
+    "may_lift_quarantine",
     "may_revoke_session",
     "read_rules",
     "search_audit_events",

@@ -24,6 +24,24 @@ from security.services.limits import (
 )
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password
+from security.services.port_lease_ends import (
+    drain_port_lease,
+    end_execution_leases,
+    end_session_leases,
+    lift_quarantine,
+    purge_port_leases,
+    release_port_lease,
+    settle_port_leases,
+    sweep_port_leases,
+)
+from security.services.port_leases import (
+    GrantedLease,
+    LeasedPort,
+    LeaseRequest,
+    allocate_port,
+    lease_port_for_execution,
+    renew_port_lease,
+)
 from security.services.recording import AuditRecorder
 from security.services.revocation import move_revocation_mark, revoke_session
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
@@ -33,27 +51,39 @@ __all__ = [
     "AuditRecorder",
     "CredentialsAuthenticator",
     "FirstAccounts",
+    "GrantedLease",
     "IssuedKey",
     "IssuedTokens",
+    "LeaseRequest",
+    "LeasedPort",
     "LimitStanding",
     "SharedLimiter",
+    "allocate_port",
     "check_password",
     "create_account",
     "delete_grant",
     "delete_limit",
     "delete_role",
+    "drain_port_lease",
+    "end_execution_leases",
+    "end_session_leases",
     "ensure_first_accounts",
     "generate_password",
     "issue_api_key",
     "issue_tokens",
+    "lease_port_for_execution",
+    "lift_quarantine",
     "list_standings",
     "move_revocation_mark",
     "purge_limit_usage",
     "purge_login_failures",
+    "purge_port_leases",
     "purge_tokens",
     "refresh_tokens",
+    "release_port_lease",
     "remove_password",
     "rename_api_key",
+    "renew_port_lease",
     "reset_password",
     "revoke_api_key",
     "revoke_session",
@@ -63,4 +93,6 @@ __all__ = [
     "save_limit",
     "save_role",
     "set_password",
+    "settle_port_leases",
+    "sweep_port_leases",
 ]
