@@ -32,7 +32,7 @@ from mcp_site.settings.values import (
 from mcp_site.settings.variables import PREFIX, PROJECT_ROOT, Variable, describe_variables, name_variable
 from security.domain.port_ranges import PortPool, make_pool
 
-CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY"})
+CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY", "MCP_FINGERPRINT", "MCP_SIGNING_KEY"})
 """Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
 POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
@@ -87,6 +87,14 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     allow_insecure_transport: Annotated[
         bool, Meta(description="Accept plaintext from beyond loopback. For closed test networks only.")
     ] = False
+
+    minimum_security_level: Annotated[
+        Literal["low", "standard", "high", "critical"],
+        Meta(
+            description="The least security level of a message. `low` lets connections from this machine ask for it;"
+            " from `high` on HTTP takes no commands."
+        ),
+    ] = "standard"
 
     secret_key: Annotated[str, Meta(min_length=50, description="Django's secret key.", extra=_SECRET)] = ""
     identity_key: Annotated[

@@ -13,6 +13,8 @@ from security.services.accounts import (
 )
 from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
 from security.services.authentication import CredentialsAuthenticator
+from security.services.channels import IdentityKeyAgreer
+from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.limiting import SharedLimiter
 from security.services.limits import (
@@ -52,6 +54,7 @@ __all__ = [
     "CredentialsAuthenticator",
     "FirstAccounts",
     "GrantedLease",
+    "IdentityKeyAgreer",
     "IssuedKey",
     "IssuedTokens",
     "LeaseRequest",
@@ -60,6 +63,7 @@ __all__ = [
     "SharedLimiter",
     "allocate_port",
     "check_password",
+    "check_public_key",
     "create_account",
     "delete_grant",
     "delete_limit",
@@ -80,12 +84,14 @@ __all__ = [
     "purge_port_leases",
     "purge_tokens",
     "refresh_tokens",
+    "register_command_key",
     "release_port_lease",
     "remove_password",
     "rename_api_key",
     "renew_port_lease",
     "reset_password",
     "revoke_api_key",
+    "revoke_command_key",
     "revoke_session",
     "revoke_token",
     "save_account",

@@ -112,7 +112,8 @@ class RedisBuckets:
             answers = pipeline.execute()
         except (redis.RedisError, OSError) as error:
             raise SourceUnavailable(type(error).__name__) from error
-        self.process_count = max(1, int(answers[2]))
+        # Processes that nobody has asked yet are not in Redis.
+        self.process_count = max(settings.MCP.web_workers, int(answers[2]))
         return [
             Grant(granted=int(granted), remaining=max(0, int(remaining)), wait_seconds=int(wait_ms) / 1000)
             for granted, remaining, wait_ms in answers[3:]

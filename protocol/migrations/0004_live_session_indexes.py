@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('protocol', '0002_write_check'),
+        ('protocol', '0003_sealed_outbox'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
