@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from security.admin.accounts import AccountAdmin
 from security.admin.audit import AuditEventAdmin
+from security.admin.command_keys import CommandKeyAdmin
 from security.admin.keys import ApiKeyAdmin
+from security.admin.limits import LimitAdmin
 from security.admin.login import ConsoleLoginForm
 from security.admin.permissions import get_actor, get_principal
 from security.admin.port_leases import PortLeaseAdmin, PortQuarantineAdmin
@@ -21,8 +23,10 @@ __all__ = [
     "ApiKeyAdmin",
     "AuditEventAdmin",
     "ClosableSessionAdmin",
+    "CommandKeyAdmin",
     "ConsoleLoginForm",
     "GroupAdmin",
+    "LimitAdmin",
     "PortLeaseAdmin",
     "PortQuarantineAdmin",
     "RoleAdmin",

@@ -13,7 +13,17 @@ from security.services.accounts import (
 )
 from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
 from security.services.authentication import CredentialsAuthenticator
+from security.services.channels import IdentityKeyAgreer
+from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
+from security.services.limiting import SharedLimiter
+from security.services.limits import (
+    LimitStanding,
+    delete_limit,
+    list_standings,
+    purge_limit_usage,
+    save_limit,
+)
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password
 from security.services.port_lease_ends import (
@@ -44,14 +54,19 @@ __all__ = [
     "CredentialsAuthenticator",
     "FirstAccounts",
     "GrantedLease",
+    "IdentityKeyAgreer",
     "IssuedKey",
     "IssuedTokens",
     "LeaseRequest",
     "LeasedPort",
+    "LimitStanding",
+    "SharedLimiter",
     "allocate_port",
     "check_password",
+    "check_public_key",
     "create_account",
     "delete_grant",
+    "delete_limit",
     "delete_role",
     "drain_port_lease",
     "end_execution_leases",
@@ -62,21 +77,26 @@ __all__ = [
     "issue_tokens",
     "lease_port_for_execution",
     "lift_quarantine",
+    "list_standings",
     "move_revocation_mark",
+    "purge_limit_usage",
     "purge_login_failures",
     "purge_port_leases",
     "purge_tokens",
     "refresh_tokens",
+    "register_command_key",
     "release_port_lease",
     "remove_password",
     "rename_api_key",
     "renew_port_lease",
     "reset_password",
     "revoke_api_key",
+    "revoke_command_key",
     "revoke_session",
     "revoke_token",
     "save_account",
     "save_grant",
+    "save_limit",
     "save_role",
     "set_password",
     "settle_port_leases",
