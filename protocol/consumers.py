@@ -16,8 +16,8 @@ from typing import Any
 from channels.consumer import AsyncConsumer
 from django.conf import settings
 
-from protocol import sessions
-from protocol.database_threads import get_database_threads
+from protocol import ports, sessions
+from protocol.database_threads import get_database_threads, get_watch_thread
 from protocol.domain.codec import Codec, choose_codec
 from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived
 from protocol.domain.handshake import Terms
@@ -44,7 +44,8 @@ class MachineContextConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels h
         await receive()  # websocket.connect
         hub = get_hub()
         codec = choose_codec(list(scope.get("subprotocols", ())))
-        refusal = find_refusal(codec=codec, hub=hub)
+        remote_address = get_address(scope)
+        refusal = await find_refusal(codec=codec, hub=hub, remote_address=remote_address)
         if refusal is not None or codec is None:
             await refuse(scope, send, status=refusal or 400)
             return
@@ -57,7 +58,7 @@ class MachineContextConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels h
             terms=get_terms(),
             send=send,
             abort=scope.get("extensions", {}).get(ABORT_EXTENSION, {}).get("abort"),
-            remote_address=get_address(scope),
+            remote_address=remote_address,
             owner=hub,
         )
         hub.add(link)
@@ -118,13 +119,31 @@ async def end_session(link: Link, close_code: int | None) -> None:
         return
 
 
-def find_refusal(*, codec: Codec | None, hub: Hub) -> int | None:
+async def find_refusal(*, codec: Codec | None, hub: Hub, remote_address: str | None) -> int | None:
     """The HTTP status with which the upgrade is refused, if it is."""
+    try:
+        if await is_address_refused(remote_address):
+            return 403
+    except MCPError as error:
+        return error.http_status
     if codec is None:
         return 400
     if hub.is_draining or len(hub.links) >= settings.MCP.max_connections:
         return 503
     return None
+
+
+async def is_address_refused(remote_address: str | None) -> bool:
+    """Whether nobody may come from there.
+
+    Raises:
+        StorageUnavailable: it cannot be known.
+    """
+    guard = ports.get_address_guard()
+    is_refused = guard.is_refused_now(remote_address=remote_address)
+    if is_refused is None:
+        is_refused = await get_watch_thread().run(guard.is_refused, remote_address=remote_address)
+    return is_refused
 
 
 async def refuse(scope: dict[str, Any], send: Send, *, status: int) -> None:

@@ -259,7 +259,11 @@ class Link:
         authenticator = ports.get_authenticator()
         # First: what is revoked while the principal is made has moved the mark by the next look.
         mark = authenticator.get_mark()
-        principal = authenticator.authenticate(credentials=event.credentials, remote_address=self.remote_address)
+        principal = authenticator.authenticate(
+            credentials=event.credentials,
+            remote_address=self.remote_address,
+            security_level=self.connection.security_level,
+        )
         if self.principal is None:
             # Noted at once: whatever becomes of the answer, the session is ended with the link.
             self.session_id = sessions.open_session(

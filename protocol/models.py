@@ -8,6 +8,8 @@ from django.conf import settings
 from django.db import models
 from uuid_utils.compat import uuid7
 
+from protocol.domain.messages import SecurityLevel
+
 
 class Session(models.Model):
     """One authenticated connection, from the authentication answer to its end."""
@@ -19,6 +21,7 @@ class Session(models.Model):
     client_name = models.CharField(max_length=100, blank=True)
     client_version = models.CharField(max_length=50, blank=True)
     remote_address = models.GenericIPAddressField(null=True)
+    security_level = models.CharField(max_length=10, default=SecurityLevel.STANDARD.value)
     last_sequence = models.PositiveBigIntegerField(default=0, help_text="The highest number given to a message.")
     acknowledged_sequence = models.PositiveBigIntegerField(default=0, help_text="The client has everything up to here.")
     created_at = models.DateTimeField(auto_now_add=True)

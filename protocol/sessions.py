@@ -36,6 +36,7 @@ def open_session(*, principal: Principal, channel: str, client: ClientInfo, remo
         client_name=client.name,
         client_version=client.version,
         remote_address=remote_address,
+        security_level=principal.security_level.value,
     )
 
 

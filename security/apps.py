@@ -10,9 +10,16 @@ class SecurityConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from django.utils import timezone
+
         from protocol import ports
         from security import receivers  # noqa: F401  # importing it connects them
         from security.domain.authorization import PolicyAuthorizer
+        from security.selectors import RulesGuard
         from security.services import CredentialsAuthenticator
 
-        ports.bind(authenticator=CredentialsAuthenticator(), authorizer=PolicyAuthorizer())
+        ports.bind(
+            authenticator=CredentialsAuthenticator(),
+            authorizer=PolicyAuthorizer(clock=timezone.now),
+            address_guard=RulesGuard(),
+        )

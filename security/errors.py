@@ -2,6 +2,7 @@
 
 SecurityError
 ├── TokenRevoked
+├── IpDenied
 └── LockedOut
 """
 
@@ -15,6 +16,13 @@ class TokenRevoked(SecurityError):
 
     code = "security.token_revoked"
     http_status = 401
+
+
+class IpDenied(SecurityError):
+    """From this address it is not allowed."""
+
+    code = "security.ip_denied"
+    http_status = 403
 
 
 class LockedOut(SecurityError):

@@ -69,12 +69,14 @@ INSTALLED_APPS = [
 INSTALLED_APPS += find_apps(MCP.apps, installed=INSTALLED_APPS)
 
 MIDDLEWARE = [
+    "mcp_site.address_guard.guard_strangers",
     "django.middleware.security.SecurityMiddleware",
     "mcp_site.static_files.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "mcp_site.address_guard.guard_accounts",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]

@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from unfold.forms import AuthenticationForm
 
-from security.errors import LockedOut
+from security.errors import IpDenied, LockedOut
 
 
 class ConsoleLoginForm(AuthenticationForm):
@@ -17,6 +17,8 @@ class ConsoleLoginForm(AuthenticationForm):
             return cast("dict[str, Any]", super().clean())
         except LockedOut as error:
             raise ValidationError(describe_lock(error), code="locked_out") from error
+        except IpDenied as error:
+            raise ValidationError("This account is not let in from your address.", code="ip_denied") from error
 
 
 def describe_lock(error: LockedOut) -> str:

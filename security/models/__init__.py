@@ -4,20 +4,26 @@ Writes go through ``services``, reads through ``selectors``; what a pattern or a
 """
 
 from security.models.accounts import Account, AccountManager, Grant, Role
+from security.models.address_rules import AddressRule
 from security.models.audit import AppendOnly, AuditEvent, AuditQuerySet
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
 from security.models.revocation import RevocationMark
 from security.models.validators import (
+    MAX_KEY_NETWORKS,
     MAX_SCOPES,
     validate_action_pattern,
+    validate_conditions,
+    validate_networks,
     validate_resource_pattern,
     validate_scopes,
 )
 
 __all__ = [
+    "MAX_KEY_NETWORKS",
     "MAX_SCOPES",
     "Account",
     "AccountManager",
+    "AddressRule",
     "ApiKey",
     "AppendOnly",
     "AuditEvent",
@@ -28,6 +34,8 @@ __all__ = [
     "RevocationMark",
     "Role",
     "validate_action_pattern",
+    "validate_conditions",
+    "validate_networks",
     "validate_resource_pattern",
     "validate_scopes",
 ]

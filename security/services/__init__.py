@@ -11,11 +11,12 @@ from security.services.accounts import (
     save_account,
     set_password,
 )
+from security.services.addresses import delete_address_rule, disable_address_rules, save_address_rule
 from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
 from security.services.authentication import CredentialsAuthenticator
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.lockout import purge_login_failures
-from security.services.passwords import check_password
+from security.services.passwords import check_password, sign_in_to_console
 from security.services.revocation import move_revocation_mark, revoke_session
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
@@ -27,8 +28,10 @@ __all__ = [
     "IssuedTokens",
     "check_password",
     "create_account",
+    "delete_address_rule",
     "delete_grant",
     "delete_role",
+    "disable_address_rules",
     "ensure_first_accounts",
     "generate_password",
     "issue_api_key",
@@ -44,7 +47,9 @@ __all__ = [
     "revoke_session",
     "revoke_token",
     "save_account",
+    "save_address_rule",
     "save_grant",
     "save_role",
     "set_password",
+    "sign_in_to_console",
 ]

@@ -17,10 +17,19 @@ from django.utils.crypto import constant_time_compare
 
 from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal
+from security.domain.addresses import AddressRules
 from security.domain.api_keys import KeyState
 from security.domain.authorization import AccountPrincipal, CredentialKind
 from security.models import Account, ApiKey, IssuedToken
-from security.selectors import RolesAndGrants, get_password_stamp, has_standing, list_roles_and_grants
+from security.selectors import (
+    RolesAndGrants,
+    forget_address_rules,
+    get_address_rules,
+    get_password_stamp,
+    has_standing,
+    list_roles_and_grants,
+)
+from security.services.addresses import is_address_taken
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +45,13 @@ class _Found:
     held: dict[uuid.UUID, RolesAndGrants | None]
     api_keys: dict[uuid.UUID, ApiKey]
     tokens: dict[uuid.UUID, IssuedToken]
+    rules: AddressRules
 
 
 def renew_principals(*, principals: Sequence[Principal]) -> list[Principal | None]:
     """The principals as they are now, in the same order; the same object where nothing has changed.
 
-    ``None`` for one whose credential was revoked or whose account is inactive; one that has only expired stays. Four
+    ``None`` for one whose credential was revoked or whose account is inactive; one that has only expired stays. Five
     queries for each ``BATCH``.
     """
     renewed: list[Principal | None] = []
@@ -56,14 +66,17 @@ def renew_principals(*, principals: Sequence[Principal]) -> list[Principal | Non
 def _find(principals: Sequence[AccountPrincipal]) -> _Found:
     account_ids = {principal.id for principal in principals}
 
-    def select(kind: CredentialKind) -> set[uuid.UUID]:
-        return {principal.credential_id for principal in principals if principal.credential is kind}
+    token_ids = {each.credential_id for each in principals if each.credential is CredentialKind.TOKEN}
+    api_key_ids = {each.api_key_id for each in principals if each.api_key_id is not None}
+    # Of the rules this process may have what was before the mark moved.
+    forget_address_rules()
 
     return _Found(
         accounts=Account.objects.in_bulk(account_ids),
         held=list_roles_and_grants(account_ids=account_ids),
-        api_keys=ApiKey.objects.in_bulk(select(CredentialKind.API_KEY)),
-        tokens=IssuedToken.objects.select_related("account", "api_key").in_bulk(select(CredentialKind.TOKEN)),
+        api_keys=ApiKey.objects.in_bulk(api_key_ids),
+        tokens=IssuedToken.objects.select_related("account", "api_key").in_bulk(token_ids),
+        rules=get_address_rules(),
     )
 
 
@@ -73,6 +86,12 @@ def _renew(principal: Principal, found: _Found, *, now: datetime) -> Principal |
     account, held = found.accounts.get(principal.id), found.held.get(principal.id)
     if account is None or not account.is_active or not _counts(principal, account, found, now=now):
         return None
+    api_key = found.api_keys.get(principal.api_key_id) if principal.api_key_id is not None else None
+    if not is_address_taken(
+        rules=found.rules, remote_address=principal.remote_address, account_id=account.id, api_key=api_key
+    ):
+        logger.info("Connections of %s from %s are closed by their address", account, principal.remote_address)
+        return None
     if held is None:
         logger.error("A grant of %s is not valid: its connections are closed", account)
         return None
@@ -81,10 +100,20 @@ def _renew(principal: Principal, found: _Found, *, now: datetime) -> Principal |
         name=account.username,
         roles=held.roles,
         grants=held.grants,
+        expires_at=_get_expiry(principal, api_key),
         security_level_max=SecurityLevel(account.security_level_max),
     )
     # What it remembers of decisions is worth keeping.
     return principal if renewed == principal else renewed
+
+
+def _get_expiry(principal: AccountPrincipal, api_key: ApiKey | None) -> datetime | None:
+    """When the credential ends: a key that was rotated ends sooner than it said, and its tokens with it."""
+    if api_key is None or api_key.expires_at is None:
+        return principal.expires_at
+    if principal.credential is CredentialKind.API_KEY or principal.expires_at is None:
+        return api_key.expires_at
+    return min(principal.expires_at, api_key.expires_at)
 
 
 def _counts(principal: AccountPrincipal, account: Account, found: _Found, *, now: datetime) -> bool:

@@ -16,7 +16,7 @@ from protocol.errors import AccessDenied
 from protocol.ports import Principal, Resource
 from protocol.selectors import find_session
 from security.models import RevocationMark
-from security.selectors import REVOKE_SESSIONS, may_revoke_session
+from security.selectors import REVOKE_SESSIONS, forget_address_rules, may_revoke_session
 from security.services import audit
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ def move_revocation_mark() -> None:
 
     The row is the last that a transaction locks: it orders all revocations.
     """
+    forget_address_rules()
     where, values = {"id": RevocationMark.ONLY_ID}, {"value": statements.Plus(1)}
     if not statements.update(RevocationMark, where=where, values=values):
         RevocationMark.objects.bulk_create([RevocationMark()], ignore_conflicts=True)

@@ -27,6 +27,7 @@ from security.errors import TokenRevoked
 from security.models import Account, IssuedToken
 from security.selectors import has_standing
 from security.services import audit
+from security.services.addresses import require_address
 from security.services.revocation import move_revocation_mark
 from security.services.token_signing import sign_token, verify_token
 
@@ -106,6 +107,7 @@ def refresh_tokens(*, refresh_token: str, remote_address: str | None, trace_id: 
         TokenRevoked: it was used before, or revoked. Later than ``domain.tokens.REUSE_GRACE`` after its use, it also
             revokes its family.
         AuthenticationFailed: anything else is wrong with it, its account or its key.
+        IpDenied: its account or key is not taken from this address.
     """
     claims = _verify(refresh_token)
     if claims is None or claims.kind is not TokenKind.REFRESH:
@@ -181,7 +183,8 @@ def _spend(claims: Claims, *, remote_address: str | None, trace_id: str) -> Issu
             _judge_reuse(row, now=now, remote_address=remote_address, trace_id=trace_id)
             return None
         case TokenState.ACTIVE:
-            pass
+            # Only now: a stolen token that comes again is one wherever it comes from.
+            require_address(remote_address, account_id=row.account_id, api_key=row.api_key)
     if not IssuedToken.objects.filter(id=row.id, spent_at=None, revoked_at=None).update(spent_at=now):
         return None
     ground = _Ground(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.domain.messages import SecurityLevel
 from protocol.ports import Resource
+from security.domain.conditions import Circumstances
 from security.domain.policy import (
     MAX_PATTERN_LENGTH,
+    Decision,
     Effect,
     GrantRule,
     PatternInvalid,
@@ -27,6 +32,11 @@ from tests.factories import allow, deny
 ME = uuid.UUID(int=1)
 OTHER = uuid.UUID(int=2)
 FILES_READ = Resource(kind="tool", name="files.read")
+HERE = Circumstances(
+    address=ipaddress.ip_address("192.0.2.7"),
+    security_level=SecurityLevel.STANDARD,
+    at=datetime(2026, 11, 26, 12, 0, tzinfo=UTC),
+)
 
 # Few letters, so that patterns and names meet often.
 NAMES = st.from_regex(r"[ab.]{1,6}", fullmatch=True)
@@ -54,8 +64,31 @@ RULE_LISTS = st.lists(RULES, max_size=6)
 SCOPES = st.lists(ACTION_PATTERNS, max_size=3).map(tuple)
 
 
-def is_allowed(grants: list[GrantRule], action: str, resource: Resource, scopes: tuple[str, ...] = ()) -> bool:
-    return decide(grants=grants, principal_id=ME, action=action, resource=resource, scopes=scopes).is_allowed
+def ask(
+    grants: list[GrantRule],
+    action: str,
+    resource: Resource,
+    scopes: tuple[str, ...] = (),
+    circumstances: Circumstances = HERE,
+) -> Decision:
+    return decide(
+        grants=grants,
+        principal_id=ME,
+        action=action,
+        resource=resource,
+        scopes=scopes,
+        circumstances=circumstances,
+    )
+
+
+def is_allowed(
+    grants: list[GrantRule],
+    action: str,
+    resource: Resource,
+    scopes: tuple[str, ...] = (),
+    circumstances: Circumstances = HERE,
+) -> bool:
+    return ask(grants, action, resource, scopes, circumstances).is_allowed
 
 
 @pytest.mark.parametrize(
@@ -156,7 +189,7 @@ def test_resource_patterns(pattern: str, resource: Resource, is_match: bool) -> 
     ],
 )
 def test_decisions(grants: list[GrantRule], scopes: tuple[str, ...], reason: Reason) -> None:
-    decision = decide(grants=grants, principal_id=ME, action="tools.execute", resource=FILES_READ, scopes=scopes)
+    decision = ask(grants, "tools.execute", FILES_READ, scopes)
     assert (decision.reason, decision.is_allowed) == (reason, reason is Reason.GRANTED)
     assert (decision.rule is None) == (reason is Reason.NOT_GRANTED)
 
@@ -175,8 +208,8 @@ def test_the_order_of_grants_has_no_say(
 ) -> None:
     shuffled = list(grants)
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # Hypothesis types it as any Random
-    first = decide(grants=grants, principal_id=ME, action=action, resource=resource, scopes=scopes)
-    second = decide(grants=shuffled, principal_id=ME, action=action, resource=resource, scopes=scopes)
+    first = ask(grants, action, resource, scopes)
+    second = ask(shuffled, action, resource, scopes)
     assert (first.is_allowed, first.reason) == (second.is_allowed, second.reason)
 
 
@@ -207,7 +240,7 @@ def test_scopes_only_narrow(grants: list[GrantRule], action: str, resource: Reso
 def test_nothing_is_allowed_without_an_allow_that_names_it(
     grants: list[GrantRule], action: str, resource: Resource, scopes: tuple[str, ...]
 ) -> None:
-    decision = decide(grants=grants, principal_id=ME, action=action, resource=resource, scopes=scopes)
+    decision = ask(grants, action, resource, scopes)
     matching = [rule for rule in grants if rule.matches(principal_id=ME, action=action, resource=resource)]
     effects = {rule.effect for rule in matching}
     assert decision.is_allowed <= (effects == {Effect.ALLOW})
