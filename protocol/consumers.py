@@ -96,7 +96,7 @@ async def serve_link(link: Link, receive: Receive) -> int | None:
         elif type(event) is AuthenticationReceived:
             link.start_authentication(event)
         elif type(event) is HeartbeatReceived:
-            link.delivery.acknowledge(event.ack)
+            link.answers.delivery.acknowledge(event.ack)
         if connection.has_output():
             await link.writer.flush()
         await link.writer.wait_for_room()

@@ -198,7 +198,7 @@ class Hub:
                 self.request_delivery(link)
 
     async def _deliver_to(self, wanting: set[Link]) -> None:
-        positions = {link.session_id: link.delivery.position for link in wanting}
+        positions = {link.session_id: link.answers.delivery.position for link in wanting}
         found = await get_database_threads().run(outbox.read_after, positions)
         for link in wanting:
             entries = found.get(link.session_id)
@@ -210,7 +210,7 @@ class Hub:
 
     def _deliver_one(self, link: Link, entries: list[outbox.OutboxEntry]) -> None:
         try:
-            link.deliver(entries)
+            link.answers.deliver(entries)
         except Exception:
             # One session's message that cannot be sent is not the others' harm.
             logger.exception("Session %s cannot be delivered to", link.session_id)
@@ -245,7 +245,7 @@ class Hub:
             self._last_poll = now
             self._send_echo()
             for link in self.links:
-                if link.deferred:
+                if link.answers.deferred:
                     self.request_delivery(link)
             await self._acknowledge()
         if now - self._last_seen >= sessions.SEEN_INTERVAL_SECONDS:
@@ -281,18 +281,22 @@ class Hub:
                 is_failing = False
 
     async def _acknowledge(self) -> None:
-        news = {link: link.delivery.acknowledged for link in self.links if link.delivery.acknowledged > link.forgotten}
+        news = {
+            link: link.answers.delivery.acknowledged
+            for link in self.links
+            if link.answers.delivery.acknowledged > link.answers.forgotten
+        }
         if news:
             await get_database_threads().run(
                 outbox.acknowledge, {link.session_id: sequence for link, sequence in news.items()}
             )
             for link, sequence in news.items():
-                link.forgotten = sequence
+                link.answers.forgotten = sequence
 
     async def _expire_deferred(self) -> None:
         deadline = timezone.now() - timedelta(seconds=EXPIRE_GRACE_SECONDS)
         for link in list(self.links):
-            for message_id, deferred in link.get_expired(deadline).items():
+            for message_id, deferred in link.answers.get_expired(deadline).items():
                 await self._expire_one(link, message_id, deferred)
 
     async def _expire_one(self, link: Link, message_id: str, deferred: Deferred) -> None:
@@ -304,7 +308,7 @@ class Hub:
             # One command's failure is not the others' harm.
             logger.exception("Command %s cannot be ended; trying again.", message_id)
         else:
-            link.settle_expired(message_id)
+            link.answers.settle_expired(message_id)
             self.request_delivery(link)
 
 

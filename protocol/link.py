@@ -16,22 +16,20 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-import msgspec
 import uuid_utils
 from django.utils import timezone
 
 from protocol import dispatch, ports, sessions
+from protocol.answers import Answers
 from protocol.database_threads import get_database_threads
 from protocol.domain.activity import PendingCommand, Stage
 from protocol.domain.codec import Codec
-from protocol.domain.connection import OVERLOAD_RETRY_MS, AuthenticationReceived, CommandReceived, Connection
-from protocol.domain.delivery import Delivery
+from protocol.domain.connection import AuthenticationReceived, CommandReceived, Connection
 from protocol.domain.handshake import Terms
-from protocol.domain.messages import AuthenticationAnswer, MessageType, PrincipalInfo, ResponsePayload, describe_error
+from protocol.domain.messages import AuthenticationAnswer, PrincipalInfo
 from protocol.domain.states import Close, State
-from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, Overloaded, TokenExpired
-from protocol.outbox import OutboxEntry
-from protocol.registry import Command, CommandContext, Deferred, Recorded, Stored
+from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, TokenExpired
+from protocol.registry import Command, CommandContext
 from protocol.wakeups import RiddenEvent
 from protocol.writer import Send, SocketWriter
 
@@ -101,10 +99,9 @@ class Link:
         self.remote_address = remote_address
         self.opened_tick = self.seen_tick = time.monotonic()
         """When the socket opened, and when its peer last said anything; monotonic seconds."""
-        self.delivery = Delivery()
-        self.forgotten = 0
-        """Up to where the outbox knows that the client has everything."""
-        self.deferred: dict[str, Deferred] = {}
+        self.answers = Answers(
+            connection=self.connection, peer=self, request_delivery=lambda: owner.request_delivery(self)
+        )
         self.principal: ports.Principal | None = None
         self.mark = 0
         """The authenticator's, from before the principal was made: once it moves, the principal is looked at again."""
@@ -135,7 +132,7 @@ class Link:
             event.pending.stage = Stage.RESOLUTION
             command = dispatch.resolve(name=event.command, principal=principal)
             if command.is_changing:
-                self._check_acknowledged()
+                self.answers.check_acknowledged()
             elif event.is_repeated:
                 raise DuplicateId("A command of this id is still in flight.")
             event.pending.stage = Stage.VALIDATION
@@ -158,77 +155,28 @@ class Link:
                 return
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command=event.command)
-            self._fail(event.message_id, failure, trace_id=trace_id, is_repeated=event.is_repeated)
+            self.answers.fail(event.message_id, failure, trace_id=trace_id, is_repeated=event.is_repeated)
             return
         self._start(self._run_command(command, context, arguments, event.pending if event.is_repeated else None))
-
-    def _check_acknowledged(self) -> None:
-        if self.delivery.is_full():
-            raise Overloaded(
-                "Too many numbered messages are unacknowledged; send a heartbeat with ack.",
-                retry_after_ms=OVERLOAD_RETRY_MS,
-                details={"sequence": self.delivery.position},
-            )
 
     async def _run_command(
         self, command: Command, context: CommandContext, arguments: Any, repeated: PendingCommand | None
     ) -> None:
         try:
             result = await dispatch.run(command, context, arguments)
-            if repeated is None:
-                self._settle_result(command, context, result)
-            else:
-                self._settle_repeated(context, result, repeated)
+            if repeated is not None:
+                self.answers.settle_repeated(context, result, repeated)
+            elif not self.answers.settle_late(context, result):
+                self._respond(command, context.message_id, result)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=context.trace_id, command=command.name)
-            self._fail(context.message_id, failure, trace_id=context.trace_id, is_repeated=repeated is not None)
+            self.answers.fail(context.message_id, failure, trace_id=context.trace_id, is_repeated=repeated is not None)
         await self.writer.flush()
 
-    def _fail(self, message_id: str, failure: MCPError, *, trace_id: str, is_repeated: bool) -> None:
-        if is_repeated:
-            # The command of this id that is in flight goes on.
-            self.connection.repeat(message_id, describe_error(failure, trace_id=trace_id))
-        else:
-            self.connection.fail(message_id, failure, trace_id=trace_id)
-
-    def _settle_result(self, command: Command, context: CommandContext, result: Any) -> None:
-        connection = self.connection
-        if isinstance(result, Deferred):
-            if context.message_id in connection.activity.pending:
-                self.deferred[context.message_id] = result
-        elif isinstance(result, Recorded):
-            self._settle_recorded(context.message_id, result)
-        elif isinstance(result, Stored):
-            connection.answer(context.message_id, result.payload)
-        else:
-            entry = connection.activity.pending.get(context.message_id)
-            if entry is not None:
-                entry.stage = Stage.RESPONSE
-            self._respond(command, context.message_id, result)
-
-    def _settle_repeated(self, context: CommandContext, result: Any, repeated: PendingCommand) -> None:
-        if isinstance(result, Stored):
-            self.connection.repeat(context.message_id, result.payload)
-        elif not isinstance(result, Deferred | Recorded):
-            self.connection.repeat(context.message_id, ResponsePayload(repeated.command, result))
-        elif context.message_id in self.connection.activity.pending:
-            # The one answer to come is sent once for each.
-            repeated.repeats += 1
-
     def _respond(self, command: Command, message_id: str, result: Any) -> None:
-        self.connection.respond(message_id, ResponsePayload(command.name, result))
+        self.answers.respond(command, message_id, result)
         if self._is_leaving:
             self.close(Close.ASKED_FOR)
-
-    def _settle_recorded(self, message_id: str, result: Recorded) -> None:
-        if result.sequence == self.delivery.position + 1:
-            entry = OutboxEntry(
-                sequence=result.sequence, kind=MessageType.RESPONSE, correlation_id=message_id, payload=result.payload
-            )
-            self.deliver([entry])
-        else:
-            # An older number is still on its way: all go out in order by one read.
-            self._owner.request_delivery(self)
 
     def start_authentication(self, event: AuthenticationReceived) -> None:
         """Judge credentials in a database thread; the connection becomes ready by it, or says that it failed."""
@@ -309,31 +257,6 @@ class Link:
         """Send an event that came with a wake-up, if the client agreed to its kind."""
         if event.feature is None or event.feature in self.client_features:
             self._emit(event.event, event.data, event.correlation_id)
-
-    def deliver(self, entries: list[OutboxEntry]) -> None:
-        """Send numbered messages, ascending; what was sent before is passed over, and a gap stops at it."""
-        delivery = self.delivery
-        for entry in entries:
-            if entry.sequence <= delivery.position:
-                continue
-            if entry.sequence != delivery.position + 1:
-                logger.error("Session %s: message %d is missing", self.session_id, delivery.position + 1)
-                break
-            delivery.record_sent(sequence=entry.sequence, size_bytes=len(entry.payload))
-            self.deferred.pop(entry.correlation_id, None)
-            self.connection.deliver(
-                entry.kind, entry.payload, correlation_id=entry.correlation_id, sequence=entry.sequence
-            )
-
-    def get_expired(self, now: datetime) -> dict[str, Deferred]:
-        """The deferred answers whose deadline has passed, by their command's id."""
-        return {key: entry for key, entry in self.deferred.items() if entry.deadline and entry.deadline <= now}
-
-    def settle_expired(self, message_id: str) -> None:
-        """The deadline was acted upon: the answer is on its way through the outbox."""
-        entry = self.deferred.get(message_id)
-        if entry is not None:
-            self.deferred[message_id] = msgspec.structs.replace(entry, deadline=None)
 
     def flush_soon(self) -> None:
         """Send what the connection has to send, without waiting for it."""

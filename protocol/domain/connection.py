@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from protocol.domain.activity import Activity, PendingCommand
-from protocol.domain.codec import Codec, decode_metadata, get_frame_bytes
+from protocol.domain.codec import Codec, get_frame_bytes
 from protocol.domain.handshake import Terms, negotiate
+from protocol.domain.judging import check_expected, decode_payload, judge_level, open_metadata
 from protocol.domain.messages import (
     Authentication,
     AuthenticationAnswer,
@@ -33,26 +34,18 @@ from protocol.domain.messages import (
     ResponsePayload,
     SecurityLevel,
     describe_error,
-    describe_field_error,
 )
 from protocol.domain.outgoing import Outgoing, mark_duplicate
 from protocol.domain.states import EXPECTED, Close, Event, State, get_next_state
 from protocol.errors import (
-    AuthenticationRequired,
     DuplicateId,
     FeatureNotAgreed,
-    InvalidMessage,
-    InvalidPayload,
     MCPError,
     Overloaded,
-    SecurityLevelTooLow,
-    Unavailable,
     UnexpectedMessage,
     UnsupportedType,
     VersionUnsupported,
 )
-
-T = TypeVar("T")
 
 OVERLOAD_RETRY_MS = 50
 """When a client over its window may try again: about what an answer takes."""
@@ -158,9 +151,9 @@ class Connection:
 
     def _receive_command(self, envelope: Envelope) -> CommandReceived:
         pending = self.activity.pending
-        metadata = self._decode_metadata(envelope)
-        level = self._check_security(envelope)
-        payload = self._decode_payload(envelope, CommandPayload)
+        metadata = open_metadata(self.codec, envelope)
+        level = judge_level(envelope, agreed=self.security_level)
+        payload = decode_payload(self.codec, envelope, CommandPayload)
         running = pending.get(envelope.id)
         if running is not None and (running.command != payload.command or running.repeats >= MAX_REPEATS):
             raise DuplicateId("A command of this id is still in flight.")
@@ -189,13 +182,13 @@ class Connection:
     def _receive_control(self, envelope: Envelope, frame: bytes) -> ReceivedEvent | None:
         if envelope.type not in _FROM_CLIENT:
             raise UnsupportedType(f"The server takes no {envelope.type.value}.", details={"type": envelope.type.value})
-        self._check_expected(envelope.type)
+        check_expected(envelope.type, state=self.state)
         if envelope.id in self.activity.pending:
             raise DuplicateId("A command of this id is still in flight.")
-        self._decode_metadata(envelope)
-        self._check_security(envelope)
+        open_metadata(self.codec, envelope)
+        judge_level(envelope, agreed=self.security_level)
         if envelope.type is MessageType.HEARTBEAT:
-            heartbeat = self._decode_payload(envelope, Heartbeat)
+            heartbeat = decode_payload(self.codec, envelope, Heartbeat)
             self._outgoing.put(
                 MessageType.HEARTBEAT, HeartbeatAnswer(server_time=self._now()), correlation_id=envelope.id
             )
@@ -203,60 +196,13 @@ class Connection:
         if envelope.type is MessageType.HANDSHAKE:
             self._shake_hands(envelope, frame)
             return None
-        credentials: Authentication = self._decode_payload(envelope, Authentication)  # type: ignore[arg-type]  # a union is no type to mypy
+        credentials: Authentication = decode_payload(self.codec, envelope, Authentication)  # type: ignore[arg-type]  # a union is no type to mypy
         return AuthenticationReceived(message_id=envelope.id, credentials=credentials)
-
-    def _check_expected(self, message_type: MessageType) -> None:
-        if message_type in EXPECTED[self.state]:
-            if message_type is MessageType.COMMAND:
-                # Only a draining connection gets here with one.
-                raise Unavailable("The server is shutting down; connect again.", retry_after_ms=1000)
-            return
-        if message_type is MessageType.COMMAND and self.state in (State.HANDSHAKING, State.AUTHENTICATING):
-            raise AuthenticationRequired(details={"state": self.state.value})
-        raise UnexpectedMessage(
-            f"A {message_type.value} is not expected in state {self.state.value}.",
-            details={"state": self.state.value, "type": message_type.value},
-        )
-
-    def _decode_metadata(self, envelope: Envelope) -> Metadata:
-        metadata = decode_metadata(self.codec, envelope.metadata)
-        if metadata.content_encoding is not None:
-            raise FeatureNotAgreed("Compression was not agreed.", details={"path": "metadata.content_encoding"})
-        return metadata
-
-    def _check_security(self, envelope: Envelope) -> SecurityLevel:
-        security = envelope.security
-        if security is None:
-            return self.security_level
-        if security.auth_token is not None:
-            raise InvalidMessage("On a socket there is no auth_token.", details={"path": "security.auth_token"})
-        if security.encryption_info is not None or security.signature is not None:
-            raise FeatureNotAgreed("Sealing and signing were not agreed.", details={"path": "security"})
-        level = security.security_level
-        if level is None:
-            return self.security_level
-        if level.rank < self.security_level.rank:
-            raise SecurityLevelTooLow(details={"security_level": self.security_level.value})
-        if level.rank > self.security_level.rank:
-            raise FeatureNotAgreed(
-                "The message's level is above the connection's.", details={"path": "security.security_level"}
-            )
-        return level
-
-    def _decode_payload(self, envelope: Envelope, target: type[T]) -> T:
-        try:
-            return self.codec.decode(envelope.payload, target)
-        except msgspec.ValidationError as error:
-            reason, path = describe_field_error(error)
-            raise InvalidPayload(reason, details={"path": f"payload.{path}".rstrip(".")}) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidPayload("The payload cannot be decoded.", details={"path": "payload"}) from error
 
     # The handshake
 
     def _shake_hands(self, envelope: Envelope, frame: bytes) -> None:
-        request = self._decode_payload(envelope, HandshakeRequest)
+        request = decode_payload(self.codec, envelope, HandshakeRequest)
         agreement = negotiate(request=request, terms=self.terms, connection_id=self.connection_id)
         self.client = request.client
         self.features = agreement.features

@@ -8,9 +8,10 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw, Struct
 
-from protocol.domain.codec import MAX_NESTING, Codec, decode_metadata, has_deep_json, has_deep_msgpack
-from protocol.domain.messages import CommandPayload, MessageType, Metadata, SecurityLevel, describe_field_error
-from protocol.errors import BatchTooLarge, FeatureNotAgreed, InvalidMessage, InvalidPayload, UnsupportedType
+from protocol.domain.codec import MAX_NESTING, Codec, has_deep_json, has_deep_msgpack
+from protocol.domain.judging import decode_payload, open_metadata
+from protocol.domain.messages import CommandPayload, MessageType, Metadata, SecurityLevel
+from protocol.errors import BatchTooLarge, FeatureNotAgreed, InvalidMessage, UnsupportedType
 
 LEVELS = (SecurityLevel.LOW, SecurityLevel.STANDARD)
 """What can be without keys of a connection's."""
@@ -60,22 +61,14 @@ def open_command(*, codec: Codec, frame: bytes) -> StatelessCommand:
     envelope = codec.decode_envelope(frame)
     if envelope.type is not MessageType.COMMAND:
         raise UnsupportedType("Without a connection only commands are taken.", details={"type": envelope.type.value})
-    metadata = decode_metadata(codec, envelope.metadata)
-    if metadata.content_encoding is not None:
-        raise FeatureNotAgreed("Compression was not agreed.", details={"path": "metadata.content_encoding"})
+    metadata = open_metadata(codec, envelope)
     security = envelope.security
     if security is not None and (security.encryption_info is not None or security.signature is not None):
         raise FeatureNotAgreed("Sealing and signing need a connection.", details={"path": "security"})
     level = SecurityLevel.STANDARD if security is None else security.security_level or SecurityLevel.STANDARD
     if level not in LEVELS:
         raise FeatureNotAgreed("This level needs a connection.", details={"path": "security.security_level"})
-    try:
-        payload = codec.decode(envelope.payload, CommandPayload)
-    except msgspec.ValidationError as error:
-        reason, path = describe_field_error(error)
-        raise InvalidPayload(reason, details={"path": f"payload.{path}".rstrip(".")}) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidPayload("The payload cannot be decoded.", details={"path": "payload"}) from error
+    payload = decode_payload(codec, envelope, CommandPayload)
     return StatelessCommand(
         message_id=envelope.id,
         command=payload.command,
