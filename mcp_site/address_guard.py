@@ -37,33 +37,36 @@ def guard_strangers(respond: Respond) -> Respond:
     if iscoroutinefunction(respond):
 
         async def guard_async(request: HttpRequest) -> HttpResponseBase:
-            if request.path not in OPEN_PATHS:
-                guard, address = ports.get_address_guard(), get_remote_address(request)
-                try:
-                    is_refused = guard.is_refused_now(remote_address=address)
-                    if is_refused is None:
-                        is_refused = await get_watch_thread().run(guard.is_refused, remote_address=address)
-                except MCPError as error:
-                    return refuse(request, error)
-                if is_refused:
-                    return refuse(request, IpDenied())
-            response: HttpResponseBase = await respond(request)
+            refusal = await _find_refusal_async(request)
+            response: HttpResponseBase = await respond(request) if refusal is None else refuse(request, refusal)
             return response
 
         return guard_async
 
     def guard(request: HttpRequest) -> HttpResponseBase:
-        if request.path not in OPEN_PATHS:
-            try:
-                is_refused = ports.get_address_guard().is_refused(remote_address=get_remote_address(request))
-            except MCPError as error:
-                return refuse(request, error)
-            if is_refused:
-                return refuse(request, IpDenied())
-        response: HttpResponseBase = respond(request)
+        refusal = _find_refusal(request)
+        response: HttpResponseBase = respond(request) if refusal is None else refuse(request, refusal)
         return response
 
     return guard
+
+
+async def _find_refusal_async(request: HttpRequest) -> MCPError | None:
+    address = get_remote_address(request)
+    is_refused = ports.get_address_guard().is_refused_now(remote_address=address)
+    if is_refused is None:
+        return await get_watch_thread().run(_find_refusal, request)
+    return IpDenied() if is_refused and request.path not in OPEN_PATHS else None
+
+
+def _find_refusal(request: HttpRequest) -> MCPError | None:
+    if request.path in OPEN_PATHS:
+        return None
+    try:
+        is_refused = ports.get_address_guard().is_refused(remote_address=get_remote_address(request))
+    except MCPError as error:
+        return error
+    return IpDenied() if is_refused else None
 
 
 @sync_and_async_middleware

@@ -8,6 +8,7 @@ imported.
 from __future__ import annotations
 
 from security.admin.accounts import AccountAdmin
+from security.admin.address_rules import AddressRuleAdmin
 from security.admin.audit import AuditEventAdmin
 from security.admin.keys import ApiKeyAdmin
 from security.admin.login import ConsoleLoginForm
@@ -17,6 +18,7 @@ from security.admin.sessions import ClosableSessionAdmin
 
 __all__ = [
     "AccountAdmin",
+    "AddressRuleAdmin",
     "ApiKeyAdmin",
     "AuditEventAdmin",
     "ClosableSessionAdmin",

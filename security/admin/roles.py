@@ -20,7 +20,7 @@ from security.models import Grant, Role
 class GrantInline(TabularInline):
     model = Grant
     extra = 0
-    fields = ["effect", "action_pattern", "resource_pattern"]
+    fields = ["effect", "action_pattern", "resource_pattern", "conditions"]
 
     def has_view_permission(self, request: HttpRequest, obj: Role | None = None) -> bool:
         return get_actor(request).has_perm("security.view_role")
@@ -40,10 +40,10 @@ class GrantInline(TabularInline):
 
 @admin.register(Role)
 class RoleAdmin(SuperuserWrites, ModelAdmin):
-    list_display = ["name", "description", "is_builtin", "grant_lines"]
+    list_display = ["name", "description", "minimum_level", "is_builtin", "grant_lines"]
     list_filter = ["is_builtin"]
     search_fields = ["name", "description"]
-    fields = ["name", "description"]
+    fields = ["name", "description", "minimum_level"]
     inlines = [GrantInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Role]:

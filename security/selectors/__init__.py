@@ -16,6 +16,7 @@ from security.selectors.address_rules import (
     get_address_rules,
     get_last_known_address_rules,
     judge_with_rule,
+    read_address_rules,
 )
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
@@ -64,5 +65,6 @@ __all__ = [
     "list_roles_and_grants",
     "make_question",
     "may_revoke_session",
+    "read_address_rules",
     "search_audit_events",
 ]

@@ -11,7 +11,12 @@ from security.services.accounts import (
     save_account,
     set_password,
 )
-from security.services.addresses import delete_address_rule, disable_address_rules, save_address_rule
+from security.services.addresses import (
+    delete_address_rule,
+    disable_address_rules,
+    refuse_lock_out,
+    save_address_rule,
+)
 from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
 from security.services.authentication import CredentialsAuthenticator
 from security.services.first_run import FirstAccounts, ensure_first_accounts
@@ -40,6 +45,7 @@ __all__ = [
     "purge_login_failures",
     "purge_tokens",
     "refresh_tokens",
+    "refuse_lock_out",
     "remove_password",
     "rename_api_key",
     "reset_password",

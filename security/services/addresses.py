@@ -58,7 +58,7 @@ def save_address_rule(
     """
     rule.full_clean()
     if not is_confirmed:
-        _refuse_lock_out(rule, without=rule.pk, actor=actor, principal=principal)
+        refuse_lock_out(rule, without=rule.pk, actor=actor, principal=principal)
     with transaction.atomic():
         is_new = rule.pk is None
         rule.save()
@@ -72,7 +72,7 @@ def delete_address_rule(*, rule: AddressRule, actor: Account, principal: Princip
         ValidationError: without it the actor would be shut out of where it is now; disabling it asks and can be
             confirmed.
     """
-    _refuse_lock_out(None, without=rule.pk, actor=actor, principal=principal)
+    refuse_lock_out(None, without=rule.pk, actor=actor, principal=principal)
     with transaction.atomic():
         _record(rule, "deleted", principal=principal, trace_id=trace_id)
         rule.delete()
@@ -90,7 +90,12 @@ def disable_address_rules(*, ids: list[int] | None) -> int:
     return len(found)
 
 
-def _refuse_lock_out(rule: AddressRule | None, *, without: int | None, actor: Account, principal: Principal) -> None:
+def refuse_lock_out(rule: AddressRule | None, *, without: int | None, actor: Account, principal: Principal) -> None:
+    """Go on only where the actor is still let in with this rule stored and that one gone.
+
+    Raises:
+        ValidationError: it comes from where it would not be.
+    """
     verdict = selectors.judge_with_rule(
         rule=rule, without=without, account=actor, remote_address=principal.remote_address
     )

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import rfc8785
 
+from protocol.domain.messages import SecurityLevel
 from tools.domain.schemas import JsonSchema, Violation, check_schema, get_violation_details
 from tools.errors import RegistrationInvalid
 
@@ -52,6 +53,8 @@ class ToolSpecification:
     """Running it again with the same input does no harm; what may be retried by itself."""
     timeout_seconds: float | None
     """``None``: the server's setting."""
+    minimum_level: SecurityLevel | None = None
+    """Below which no connection may run it; ``None``: it demands none."""
     adapter: str
     """Which adapter runs it, as ``tools.adapters.get_adapter`` knows it."""
     entry_point: str
@@ -74,7 +77,7 @@ class ToolSpecification:
 
     def definition(self) -> dict[str, Any]:
         """Everything that makes this version what it is, as JSON."""
-        return {
+        definition = {
             "name": self.name,
             "version": self.version,
             "description": self.description,
@@ -86,6 +89,10 @@ class ToolSpecification:
             "adapter": self.adapter,
             "entry_point": self.entry_point,
         }
+        # Only where there is one: what was registered before there were levels is what it was.
+        if self.minimum_level is not None:
+            definition["minimum_level"] = self.minimum_level.value
+        return definition
 
     @cached_property
     def definition_hash(self) -> str:
