@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from django import forms
 from django.contrib import admin, messages
@@ -16,8 +16,11 @@ from unfold.widgets import UnfoldBooleanSwitchWidget
 from protocol.link import make_trace_id
 from security import services
 from security.admin.permissions import SuperuserWrites, get_actor, get_principal
+from security.domain.addresses import is_network
 from security.models import AddressRule
 from security.services import refuse_lock_out
+
+RULE_FIELDS: Final = ("effect", "network", "account", "api_key", "note", "is_enabled")
 
 
 class AddressRuleForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
@@ -34,12 +37,12 @@ class AddressRuleForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscri
 
     class Meta:
         model = AddressRule
-        fields = ("effect", "network", "account", "api_key", "note", "is_enabled")
+        fields = RULE_FIELDS
 
     def clean(self) -> dict[str, Any]:
         cleaned = cast("dict[str, Any]", super().clean())
-        if not self.errors and not cleaned["is_confirmed"]:
-            rule = AddressRule(pk=self.instance.pk, **{name: cleaned[name] for name in self.Meta.fields})
+        if not self.errors and not cleaned["is_confirmed"] and is_network(cleaned["network"]):
+            rule = AddressRule(pk=self.instance.pk, **{name: cleaned[name] for name in RULE_FIELDS})
             try:
                 refuse_lock_out(
                     rule, without=rule.pk, actor=get_actor(self.request), principal=get_principal(self.request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.models import Group
@@ -11,14 +12,34 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextareaWidget
 
 from security import services
 from security.admin.permissions import SuperuserWrites, get_actor
-from security.models import Grant, Role
+from security.models import Grant, Role, validate_conditions
+
+
+class GrantForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
+    conditions = forms.JSONField(
+        required=False,
+        initial=dict,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
+        help_text='When it counts, as {"networks": ["10.0.0.0/8"], "minimum_level": "high"}; empty: always.',
+    )
+
+    class Meta:
+        model = Grant
+        fields = ("effect", "action_pattern", "resource_pattern", "conditions")
+
+    def clean_conditions(self) -> Any:
+        conditions = self.cleaned_data["conditions"] or {}
+        validate_conditions(conditions)
+        return conditions
 
 
 class GrantInline(TabularInline):
     model = Grant
+    form = GrantForm
     extra = 0
     fields = ["effect", "action_pattern", "resource_pattern", "conditions"]
 

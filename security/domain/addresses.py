@@ -56,6 +56,15 @@ def parse_network(text: str) -> Network:
     return network
 
 
+def is_network(text: str) -> bool:
+    """Whether the text writes a network."""
+    try:
+        parse_network(text)
+    except NetworkInvalid:
+        return False
+    return True
+
+
 def is_in_network(*, address: Address, network: Network) -> bool:
     """Whether the address is one of the network's; one of the other version never is."""
     return address.version == network.version and address in network

@@ -244,7 +244,7 @@ class Conditions:
 
     def get_end(self, at: datetime) -> datetime | None:
         """Until when ``judge`` says the same for the same peer; ``None``: for ever."""
-        ends = [end for end in (condition.get_end(at) for condition in self.conditions) if end is not None]
+        ends = [end for end in (_ask_end(condition, at) for condition in self.conditions) if end is not None]
         return min(ends, default=None)
 
     def describe(self) -> str:
@@ -265,6 +265,13 @@ def _ask(condition: Condition, circumstances: Circumstances) -> Holding:
         return Holding.UNKNOWN
 
 
+def _ask_end(condition: Condition, at: datetime) -> datetime | None:
+    try:
+        return condition.get_end(at)
+    except Exception:  # noqa: BLE001  # another app's code: then nothing is remembered
+        return at
+
+
 def parse_conditions(value: Any) -> Conditions:
     """The conditions that a stored value writes; what cannot be read makes them broken, and nothing is raised."""
     if not isinstance(value, Mapping):
@@ -278,7 +285,7 @@ def parse_conditions(value: Any) -> Conditions:
                 is_broken = True
             else:
                 parsed.append(kind.parse(given))
-        except ConditionInvalid:
+        except Exception:  # noqa: BLE001  # another app's code: whatever fails in it opens nothing
             is_broken = True
     return Conditions(conditions=tuple(parsed), is_broken=is_broken)
 

@@ -28,12 +28,12 @@ _kinds: dict[str, ResourceKind] = {}
 
 
 def register_resource_kind(kind: ResourceKind) -> None:
-    """Take another kind.
+    """Take another kind; the same one again changes nothing.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is another kind's.
     """
-    if kind.name in _kinds:
+    if _kinds.get(kind.name, kind) != kind:
         raise ValueError(f"The resource kind {kind.name!r} is there already.")
     _kinds[kind.name] = kind
 
