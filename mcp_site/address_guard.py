@@ -15,15 +15,14 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
-from protocol import ports
+from protocol import denials, ports
 from protocol.api.authentication import get_remote_address
 from protocol.api.problems import TRACE_HEADER, respond_with_error
 from protocol.database_threads import get_watch_thread
-from protocol.errors import MCPError
+from protocol.errors import IpDenied, MCPError
 from protocol.link import make_trace_id
 from security import selectors
 from security.domain.addresses import parse_address
-from security.errors import IpDenied
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 API_PREFIX: Final = "/api/"
@@ -38,6 +37,8 @@ def guard_strangers(respond: Respond) -> Respond:
 
         async def guard_async(request: HttpRequest) -> HttpResponseBase:
             refusal = await _find_refusal_async(request)
+            if refusal is not None:
+                refusal = await denials.record(_make_denial(request, refusal), refusal)
             response: HttpResponseBase = await respond(request) if refusal is None else refuse(request, refusal)
             return response
 
@@ -45,6 +46,8 @@ def guard_strangers(respond: Respond) -> Respond:
 
     def guard(request: HttpRequest) -> HttpResponseBase:
         refusal = _find_refusal(request)
+        if refusal is not None:
+            refusal = denials.record_here(_make_denial(request, refusal), refusal)
         response: HttpResponseBase = respond(request) if refusal is None else refuse(request, refusal)
         return response
 
@@ -76,7 +79,7 @@ def guard_accounts(respond: Respond) -> Respond:
 
         async def guard_async(request: HttpRequest) -> HttpResponseBase:
             if _has_account_rules() and _is_refused(request, await request.auser()):
-                return refuse(request, IpDenied())
+                return refuse(request, await denials.record(_make_denial(request, IpDenied()), IpDenied()))
             response: HttpResponseBase = await respond(request)
             return response
 
@@ -84,11 +87,24 @@ def guard_accounts(respond: Respond) -> Respond:
 
     def guard(request: HttpRequest) -> HttpResponseBase:
         if _has_account_rules() and _is_refused(request, request.user):
-            return refuse(request, IpDenied())
+            return refuse(request, denials.record_here(_make_denial(request, IpDenied()), IpDenied()))
         response: HttpResponseBase = respond(request)
         return response
 
     return guard
+
+
+def _make_denial(request: HttpRequest, failure: MCPError) -> ports.Denial | None:
+    is_api = request.path.startswith(API_PREFIX)
+    return denials.make_denial(
+        failure,
+        door=ports.Door.HTTP if is_api else ports.Door.CONSOLE,
+        remote_address=get_remote_address(request),
+        principal=None,
+        kind="request",
+        subject=request.path,
+        trace_id=make_trace_id(),
+    )
 
 
 def refuse(request: HttpRequest, error: MCPError) -> HttpResponse:

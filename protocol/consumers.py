@@ -15,16 +15,18 @@ from typing import Any
 
 from channels.consumer import AsyncConsumer
 from django.conf import settings
+from django.http.request import split_domain_port, validate_host
 
-from protocol import ports, sessions
+from protocol import denials, ports, sessions
 from protocol.database_threads import get_database_threads, get_watch_thread
 from protocol.domain.codec import Codec, choose_codec
-from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived
+from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived, MessageRefused
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import Limits, ServerInfo
-from protocol.errors import MCPError
+from protocol.domain.origins import is_allowed_origin
+from protocol.errors import IpDenied, MCPError
 from protocol.hub import Hub, drain, get_hub
-from protocol.link import Link
+from protocol.link import Link, make_trace_id
 
 __all__ = ["MachineContextConsumer", "drain", "refuse_unknown_path"]
 
@@ -44,8 +46,7 @@ class MachineContextConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels h
         await receive()  # websocket.connect
         hub = get_hub()
         codec = choose_codec(list(scope.get("subprotocols", ())))
-        remote_address = get_address(scope)
-        refusal = await find_refusal(codec=codec, hub=hub, remote_address=remote_address)
+        refusal = await find_refusal(codec=codec, hub=hub, scope=scope)
         if refusal is not None or codec is None:
             await refuse(scope, send, status=refusal or 400)
             return
@@ -58,7 +59,7 @@ class MachineContextConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels h
             terms=get_terms(),
             send=send,
             abort=scope.get("extensions", {}).get(ABORT_EXTENSION, {}).get("abort"),
-            remote_address=remote_address,
+            remote_address=get_address(scope),
             owner=hub,
         )
         hub.add(link)
@@ -97,6 +98,8 @@ async def serve_link(link: Link, receive: Receive) -> int | None:
             link.start_authentication(event)
         elif type(event) is HeartbeatReceived:
             link.answers.delivery.acknowledge(event.ack)
+        elif type(event) is MessageRefused:
+            link.refuse(event)
         if connection.has_output():
             await link.writer.flush()
         await link.writer.wait_for_room()
@@ -119,13 +122,13 @@ async def end_session(link: Link, close_code: int | None) -> None:
         return
 
 
-async def find_refusal(*, codec: Codec | None, hub: Hub, remote_address: str | None) -> int | None:
+async def find_refusal(*, codec: Codec | None, hub: Hub, scope: dict[str, Any]) -> int | None:
     """The HTTP status with which the upgrade is refused, if it is."""
-    try:
-        if await is_address_refused(remote_address):
-            return 403
-    except MCPError as error:
-        return error.http_status
+    failure = await find_address_refusal(get_address(scope))
+    if failure is not None:
+        return failure.http_status
+    if not has_allowed_origin(scope):
+        return 403
     if codec is None:
         return 400
     if hub.is_draining or len(hub.links) >= settings.MCP.max_connections:
@@ -133,17 +136,41 @@ async def find_refusal(*, codec: Codec | None, hub: Hub, remote_address: str | N
     return None
 
 
-async def is_address_refused(remote_address: str | None) -> bool:
-    """Whether nobody may come from there.
-
-    Raises:
-        StorageUnavailable: it cannot be known.
-    """
+async def find_address_refusal(remote_address: str | None) -> MCPError | None:
+    """Why nobody may come from there, on record."""
     guard = ports.get_address_guard()
-    is_refused = guard.is_refused_now(remote_address=remote_address)
-    if is_refused is None:
-        is_refused = await get_watch_thread().run(guard.is_refused, remote_address=remote_address)
-    return is_refused
+    try:
+        is_refused = guard.is_refused_now(remote_address=remote_address)
+        if is_refused is None:
+            is_refused = await get_watch_thread().run(guard.is_refused, remote_address=remote_address)
+    except MCPError as error:
+        return error
+    if not is_refused:
+        return None
+    failure = IpDenied()
+    denial = denials.make_denial(
+        failure,
+        door=ports.Door.WEBSOCKET,
+        remote_address=remote_address,
+        principal=None,
+        kind="connection",
+        subject="upgrade",
+        trace_id=make_trace_id(),
+    )
+    return await denials.record(denial, failure)
+
+
+def has_allowed_origin(scope: dict[str, Any]) -> bool:
+    """Whether it is no web page that connects, or one of ours, or one that the settings name."""
+    headers = dict(scope.get("headers", ()))
+    origin = headers.get(b"origin")
+    return is_allowed_origin(
+        None if origin is None else origin.decode("latin-1"),
+        host=headers.get(b"host", b"").decode("latin-1"),
+        is_secure=scope.get("scheme") == "wss",
+        allowed_origins=settings.MCP.allowed_origins,
+        is_own_host=lambda host: validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS),
+    )
 
 
 async def refuse(scope: dict[str, Any], send: Send, *, status: int) -> None:

@@ -16,10 +16,11 @@ class SecurityConfig(AppConfig):
         from security import receivers  # noqa: F401  # importing it connects them
         from security.domain.authorization import PolicyAuthorizer
         from security.selectors import RulesGuard
-        from security.services import CredentialsAuthenticator
+        from security.services import AuditRecorder, CredentialsAuthenticator
 
         ports.bind(
             authenticator=CredentialsAuthenticator(),
             authorizer=PolicyAuthorizer(clock=timezone.now),
             address_guard=RulesGuard(),
+            recorder=AuditRecorder(),
         )

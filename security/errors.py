@@ -2,7 +2,6 @@
 
 SecurityError
 ├── TokenRevoked
-├── IpDenied
 └── LockedOut
 """
 
@@ -16,13 +15,6 @@ class TokenRevoked(SecurityError):
 
     code = "security.token_revoked"
     http_status = 401
-
-
-class IpDenied(SecurityError):
-    """From this address it is not allowed."""
-
-    code = "security.ip_denied"
-    http_status = 403
 
 
 class LockedOut(SecurityError):

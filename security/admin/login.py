@@ -8,7 +8,8 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from unfold.forms import AuthenticationForm
 
-from security.errors import IpDenied, LockedOut
+from protocol.errors import IpDenied
+from security.errors import LockedOut
 
 
 class ConsoleLoginForm(AuthenticationForm):

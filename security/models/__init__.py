@@ -5,7 +5,15 @@ Writes go through ``services``, reads through ``selectors``; what a pattern or a
 
 from security.models.accounts import Account, AccountManager, Grant, Role
 from security.models.address_rules import AddressRule
-from security.models.audit import AppendOnly, AuditEvent, AuditQuerySet
+from security.models.audit import (
+    AppendOnly,
+    AppendOnlyQuerySet,
+    AuditChain,
+    AuditEvent,
+    AuditHead,
+    AuditSeal,
+    UnsealedEvent,
+)
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
 from security.models.revocation import RevocationMark
 from security.models.validators import (
@@ -26,13 +34,17 @@ __all__ = [
     "AddressRule",
     "ApiKey",
     "AppendOnly",
+    "AppendOnlyQuerySet",
+    "AuditChain",
     "AuditEvent",
-    "AuditQuerySet",
+    "AuditHead",
+    "AuditSeal",
     "Grant",
     "IssuedToken",
     "LoginFailure",
     "RevocationMark",
     "Role",
+    "UnsealedEvent",
     "validate_action_pattern",
     "validate_conditions",
     "validate_networks",

@@ -13,10 +13,9 @@ from django.test import Client
 from django.urls import reverse
 
 from protocol.domain.messages import ApiKeyCredentials, JwtCredentials, PasswordCredentials
-from protocol.errors import AuthenticationFailed
+from protocol.errors import AuthenticationFailed, IpDenied
 from protocol.ports import get_address_guard, get_authenticator
 from security import services
-from security.errors import IpDenied
 from security.models import Account, AddressRule, ApiKey, AuditEvent
 from security.selectors import forget_address_rules
 from tests.factories import PASSWORD, create_operator, create_person, create_service, issue_key, issue_tokens
@@ -95,7 +94,7 @@ def test_tokens_and_passwords_are_held_to_the_rules_too() -> None:
         authenticate(credentials=JwtCredentials(pair.access), remote_address=HOME)
     with pytest.raises(IpDenied):
         services.refresh_tokens(refresh_token=pair.refresh, remote_address=HOME, trace_id="t")
-    assert services.refresh_tokens(refresh_token=pair.refresh, remote_address=AWAY, trace_id="t")
+    assert services.refresh_tokens(refresh_token=pair.refresh, remote_address=AWAY, trace_id="t").access
     with pytest.raises(IpDenied):
         authenticate(credentials=PasswordCredentials(person.username, PASSWORD), remote_address=HOME)
 
