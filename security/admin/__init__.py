@@ -15,6 +15,7 @@ from security.admin.login import ConsoleLoginForm
 from security.admin.permissions import get_actor, get_principal
 from security.admin.roles import GroupAdmin, RoleAdmin
 from security.admin.sessions import ClosableSessionAdmin
+from security.admin.tokens import IssuedTokenAdmin
 
 __all__ = [
     "AccountAdmin",
@@ -24,6 +25,7 @@ __all__ = [
     "ClosableSessionAdmin",
     "ConsoleLoginForm",
     "GroupAdmin",
+    "IssuedTokenAdmin",
     "RoleAdmin",
     "get_actor",
     "get_principal",

@@ -10,11 +10,13 @@ from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.models import Group
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import path
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from security import services
+from security.admin.explain import show_explanation
 from security.admin.permissions import SuperuserWrites, get_actor
 from security.models import Grant, Role, validate_conditions
 
@@ -75,6 +77,10 @@ class RoleAdmin(SuperuserWrites, ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Role | None = None) -> bool:
         return super().has_delete_permission(request) and not (obj and obj.is_builtin)
+
+    def get_urls(self) -> list[Any]:
+        page = self.admin_site.admin_view(show_explanation)
+        return [path("explain/", page, name="security_role_explain"), *super().get_urls()]
 
     def save_model(self, request: HttpRequest, obj: Role, form: Any, change: bool) -> None:
         services.save_role(role=obj)

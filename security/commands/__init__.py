@@ -1,1 +1,7 @@
-"""The commands that this app adds to the protocol, by what they are about; found by the kernel's autodiscovery."""
+"""This app's commands, one module a subject; the registry finds them here."""
+
+from __future__ import annotations
+
+from security.commands import sessions
+
+__all__ = ["sessions"]

@@ -156,7 +156,7 @@ def explain_access(*, username: str, key_prefix: str | None, question: Question)
         KeyNotFound: it has no such key, or several.
     """
     account = get_account(username=username)
-    api_key = None if key_prefix is None else _get_api_key(account=account, prefix=key_prefix)
+    api_key = None if key_prefix is None else get_api_key(account=account, prefix=key_prefix)
     return _explain(get_account_principal(account=account), account=account, api_key=api_key, question=question)
 
 
@@ -206,7 +206,12 @@ def _explain(
     )
 
 
-def _get_api_key(*, account: Account, prefix: str) -> ApiKey:
+def get_api_key(*, account: Account, prefix: str) -> ApiKey:
+    """The account's key that begins so.
+
+    Raises:
+        KeyNotFound: there is none, or several.
+    """
     # What is kept of a key's text is its beginning; more of it may be given.
     found = [key for key in account.api_keys.all() if key.prefix.startswith(prefix) or prefix.startswith(key.prefix)]
     if not prefix or len(found) != 1:

@@ -17,19 +17,35 @@ from security.services.addresses import (
     refuse_lock_out,
     save_address_rule,
 )
-from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
+from security.services.api_keys import (
+    DEFAULT_OVERLAP,
+    IssuedKey,
+    issue_api_key,
+    rename_api_key,
+    revoke_api_key,
+    rotate_api_key,
+)
 from security.services.authentication import CredentialsAuthenticator
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password, sign_in_to_console
 from security.services.recording import AuditRecorder
-from security.services.revocation import move_revocation_mark, revoke_session
+from security.services.revocation import move_revocation_mark
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
+from security.services.sessions import (
+    EndedSessions,
+    end_sign_ins,
+    revoke_all_sessions,
+    revoke_session,
+    revoke_token_family,
+)
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
+    "DEFAULT_OVERLAP",
     "AuditRecorder",
     "CredentialsAuthenticator",
+    "EndedSessions",
     "FirstAccounts",
     "IssuedKey",
     "IssuedTokens",
@@ -39,7 +55,9 @@ __all__ = [
     "delete_grant",
     "delete_role",
     "disable_address_rules",
+    "end_sign_ins",
     "ensure_first_accounts",
+    "from here.",
     "generate_password",
     "issue_api_key",
     "issue_tokens",
@@ -51,9 +69,12 @@ __all__ = [
     "remove_password",
     "rename_api_key",
     "reset_password",
+    "revoke_all_sessions",
     "revoke_api_key",
     "revoke_session",
     "revoke_token",
+    "revoke_token_family",
+    "rotate_api_key",
     "save_account",
     "save_address_rule",
     "save_grant",
