@@ -83,6 +83,7 @@ class ToolContext:
         report: Callable[[Progress], None],
         allowed_networks: Sequence[IPv4Network | IPv6Network] = (),
         max_output_size_bytes: int = 1_048_576,
+        port: int | None = None,
     ) -> None:
         self.execution_id = execution_id
         self.attempt = attempt
@@ -96,6 +97,7 @@ class ToolContext:
         self.max_output_size_bytes = max_output_size_bytes
         """The largest output, as JSON, that the server takes."""
         self._workspace = workspace
+        self._port = port
         self._report = report
         self._remaining_output_characters = MAX_OUTPUT_CHARACTERS
         self._is_output_full = False
@@ -110,6 +112,17 @@ class ToolContext:
         if self._workspace is None:
             raise ToolError("This server has no workspace: its operator opens a folder to tools by MCP_WORKSPACE.")
         return self._workspace
+
+    @property
+    def port(self) -> int:
+        """A port of this machine that is the run's own while it lasts, for TCP and UDP; it was free when it was leased.
+
+        Raises:
+            ToolError: the tool did not ask for one: it says so by ``@tool(needs_port=True)``.
+        """
+        if self._port is None:
+            raise ToolError("The tool has no port: its author asks for one by @tool(needs_port=True).")
+        return self._port
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Tell how far the run is. Not for every item of thousands; the message is cut at 500 characters.
@@ -165,6 +178,7 @@ def tool(
     idempotent: bool = False,
     timeout_seconds: float | None = None,
     minimum_level: str | None = None,
+    needs_port: bool = False,
 ) -> Callable[[_FunctionT], _FunctionT]: ...
 
 
@@ -179,6 +193,7 @@ def tool(
     idempotent: bool = False,
     timeout_seconds: float | None = None,
     minimum_level: str | None = None,
+    needs_port: bool = False,
 ) -> _FunctionT | Callable[[_FunctionT], _FunctionT]:
     """Make a function a tool; ``async def`` may be one too. It stays a function, to be called and tested as one.
 
@@ -190,6 +205,7 @@ def tool(
         idempotent: Running it twice with the same input does no harm, so a lost run may be started again by itself.
         timeout_seconds: When a run is ended; by default the server's setting.
         minimum_level: The security level (``standard``, ``high``, ``critical``) below which no connection may run it.
+        needs_port: Each run gets a port of its machine, ``ToolContext.port``, and gives it back when it ends.
 
     Raises:
         RegistrationInvalid: at import, with file, line, function and what to do.
@@ -206,6 +222,7 @@ def tool(
                 idempotent=idempotent,
                 timeout_seconds=timeout_seconds,
                 minimum_level=minimum_level,
+                needs_port=needs_port,
             )
         except RegistrationInvalid as error:
             raise RegistrationInvalid(f"{_locate(function)}: {error.message}", details=error.details) from error
@@ -241,6 +258,7 @@ def _declare(
     idempotent: bool,
     timeout_seconds: float | None,
     minimum_level: str | None,
+    needs_port: bool,
 ) -> None:
     if not inspect.isfunction(function):
         raise RegistrationInvalid("only a function that 'def' makes can be a tool; wrap this in one")
@@ -262,6 +280,7 @@ def _declare(
         minimum_level=_read_level(minimum_level),
         adapter="python",
         entry_point=f"{function.__module__}:{function.__qualname__}",
+        needs_port=needs_port,
     )
     taken = _declarations.get(specification.reference)
     if taken is not None:

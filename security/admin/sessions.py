@@ -52,8 +52,8 @@ class ClosableSessionAdmin(SessionAdmin):
         permissions=["view", "close"],
         dialog={
             "title": "Close this connection?",
-            "description": "Its client is disconnected, and the tokens of its sign-in count no more. Its runs go on, and "
-            "with a key it may connect again.",
+            "description": "Its client is disconnected, and the tokens of its sign-in count no more. Its runs go on, "
+            "and with a key it may connect again.",
             "form_class": None,
             "form_submit_text": "Close the connection",
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from protocol.api.operations import Operation, make_view, render_page
-from security.api import examples
+from security.api import examples, port_leases
 from security.api.views import RefreshView, RevokeView, TokenView
 
 SESSIONS = "sessions"
@@ -50,4 +50,5 @@ urlpatterns = [
         ),
         name="session",
     ),
+    *port_leases.urlpatterns,
 ]

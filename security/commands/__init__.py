@@ -1,7 +1,5 @@
-"""This app's commands, one module a subject; the registry finds them here."""
+"""The commands that this app adds to the protocol, by what they are about; found by the kernel's autodiscovery."""
 
-from __future__ import annotations
+from security.commands import port_leases, sessions
 
-from security.commands import sessions
-
-__all__ = ["sessions"]
+__all__ = ["port_leases", "sessions"]

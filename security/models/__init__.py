@@ -15,6 +15,7 @@ from security.models.audit import (
     UnsealedEvent,
 )
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
+from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
 from security.models.revocation import RevocationMark
 from security.models.validators import (
     MAX_KEY_NETWORKS,
@@ -27,7 +28,9 @@ from security.models.validators import (
 )
 
 __all__ = [
+    "MAX_HOST_LENGTH",
     "MAX_KEY_NETWORKS",
+    "MAX_PURPOSE_LENGTH",
     "MAX_SCOPES",
     "Account",
     "AccountManager",
@@ -42,6 +45,8 @@ __all__ = [
     "Grant",
     "IssuedToken",
     "LoginFailure",
+    "PortLease",
+    "PortQuarantine",
     "RevocationMark",
     "Role",
     "UnsealedEvent",

@@ -29,6 +29,24 @@ from security.services.authentication import CredentialsAuthenticator
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password, sign_in_to_console
+from security.services.port_lease_ends import (
+    drain_port_lease,
+    end_execution_leases,
+    end_session_leases,
+    lift_quarantine,
+    purge_port_leases,
+    release_port_lease,
+    settle_port_leases,
+    sweep_port_leases,
+)
+from security.services.port_leases import (
+    GrantedLease,
+    LeasedPort,
+    LeaseRequest,
+    allocate_port,
+    lease_port_for_execution,
+    renew_port_lease,
+)
 from security.services.recording import AuditRecorder
 from security.services.revocation import move_revocation_mark
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
@@ -47,27 +65,38 @@ __all__ = [
     "CredentialsAuthenticator",
     "EndedSessions",
     "FirstAccounts",
+    "GrantedLease",
     "IssuedKey",
     "IssuedTokens",
+    "LeaseRequest",
+    "LeasedPort",
+    "allocate_port",
     "check_password",
     "create_account",
     "delete_address_rule",
     "delete_grant",
     "delete_role",
     "disable_address_rules",
+    "drain_port_lease",
+    "end_execution_leases",
+    "end_session_leases",
     "end_sign_ins",
     "ensure_first_accounts",
-    "from here.",
     "generate_password",
     "issue_api_key",
     "issue_tokens",
+    "lease_port_for_execution",
+    "lift_quarantine",
     "move_revocation_mark",
     "purge_login_failures",
+    "purge_port_leases",
     "purge_tokens",
     "refresh_tokens",
     "refuse_lock_out",
+    "release_port_lease",
     "remove_password",
     "rename_api_key",
+    "renew_port_lease",
     "reset_password",
     "revoke_all_sessions",
     "revoke_api_key",
@@ -80,5 +109,7 @@ __all__ = [
     "save_grant",
     "save_role",
     "set_password",
+    "settle_port_leases",
     "sign_in_to_console",
+    "sweep_port_leases",
 ]

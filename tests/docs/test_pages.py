@@ -13,6 +13,8 @@ from tests.docs.pages import DOCS, PROJECT_ROOT, iterate_code, list_anchors, lis
 
 OWN_COMMANDS = (
     "address_rules",
+    "rotate_key",
+    "revoke_sessions",
     "serve",
     "call",
     "explain",

@@ -59,6 +59,8 @@ class ToolSpecification:
     """Which adapter runs it, as ``tools.adapters.get_adapter`` knows it."""
     entry_point: str
     """What that adapter finds the tool by; for ``python`` it is ``module:qualname``."""
+    needs_port: bool = False
+    """Each of its runs is given a port of its worker's machine."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "capabilities", tuple(sorted(set(self.capabilities))))
@@ -89,10 +91,10 @@ class ToolSpecification:
             "adapter": self.adapter,
             "entry_point": self.entry_point,
         }
-        # Only where there is one: what was registered before there were levels is what it was.
+        # Said only where it is so: what was registered before it could be said has the same hash.
         if self.minimum_level is not None:
             definition["minimum_level"] = self.minimum_level.value
-        return definition
+        return {**definition, "needs_port": True} if self.needs_port else definition
 
     @cached_property
     def definition_hash(self) -> str:

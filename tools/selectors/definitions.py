@@ -38,6 +38,7 @@ class Definition(Struct, frozen=True, kw_only=True):
     """That its author demands; empty: none."""
     adapter: str
     entry_point: str
+    needs_port: bool
 
 
 class Callee(Struct, frozen=True, kw_only=True):
@@ -99,4 +100,5 @@ def get_definition(version_id: uuid.UUID) -> Definition:
         minimum_level=version.minimum_level,
         adapter=version.adapter,
         entry_point=version.entry_point,
+        needs_port=version.needs_port,
     )

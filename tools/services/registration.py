@@ -66,6 +66,7 @@ def register_version(*, tool: Tool, specification: ToolSpecification, result: Sy
             "minimum_level": specification.minimum_level or "",
             "adapter": specification.adapter,
             "entry_point": specification.entry_point,
+            "needs_port": specification.needs_port,
             "definition_hash": specification.definition_hash,
         },
     )

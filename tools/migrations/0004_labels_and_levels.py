@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('tools', '0002_list_indexes'),
+        ('tools', '0003_version_needs_port'),
     ]
 
     operations = [
