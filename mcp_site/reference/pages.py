@@ -135,8 +135,8 @@ def make_permissions_page() -> str:
             ),
         ),
         "## Conditions",
-        "A grant's `conditions` are a JSON object of these; each must hold. An allow with an unknown or broken one never "
-        "counts, a deny always. An app adds a kind by `security.domain.conditions.register_condition` in its "
+        "A grant's `conditions` are a JSON object of these; each must hold. An allow with an unknown or broken one "
+        "never counts, a deny always. An app adds a kind by `security.domain.conditions.register_condition` in its "
         "`AppConfig.ready`.",
         make_table(
             ("condition", "what it is", "example"),

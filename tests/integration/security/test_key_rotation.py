@@ -36,7 +36,7 @@ def test_a_key_is_taken_from_its_networks_only(address: str | None) -> None:
     key = issue_key(networks=["192.0.2.0/24", "2001:db8:1::/48"])
     pair = issue_tokens(key=issue_key(networks=["127.0.0.0/8"]))
     for inside in (HOME, f"::ffff:{HOME}", "2001:db8:1::7"):
-        assert show(key.secret, inside)
+        assert show(key.secret, inside).name
     with pytest.raises(IpDenied):
         show(key.secret, address)
     with pytest.raises(IpDenied):
@@ -67,8 +67,8 @@ def test_both_keys_count_during_the_overlap_and_the_old_one_ends() -> None:
     )
     assert successor.replaces == key.api_key
     assert successor.expires_at is None
-    assert show(key.secret)
-    assert show(issued.secret)
+    assert show(key.secret).name
+    assert show(issued.secret).name
     ends_at = key.api_key.expires_at
     assert ends_at is not None
     assert abs(ends_at - timezone.now() - timedelta(hours=2)) < timedelta(minutes=1)
@@ -114,7 +114,7 @@ def test_the_command_line_rotates() -> None:
     key = issue_key(account=create_service(username="bot"))
     output = io.StringIO()
     call_command("rotate_key", "bot", key.api_key.prefix, "--overlap-hours", "1", "--quiet", stdout=output)
-    assert show(KEY.findall(output.getvalue())[0])
+    assert show(KEY.findall(output.getvalue())[0]).name
     for arguments in (("bot", "mcp_none"), ("bot", key.api_key.prefix), ("nobody", "x")):
         with pytest.raises(CommandError):
             call_command("rotate_key", *arguments)
@@ -127,7 +127,7 @@ def test_the_console_rotates_and_shows_the_successor_once(console: Client) -> No
     assert ApiKey.objects.count() == 1
     answer = console.post(page, {"overlap_hours": "24"})
     assert "no-store" in answer.headers["Cache-Control"]
-    assert show(KEY.findall(answer.content.decode())[0])
+    assert show(KEY.findall(answer.content.decode())[0]).name
     assert console.post(page, {"overlap_hours": "24"}).status_code == 200
     assert ApiKey.objects.count() == 2
 
