@@ -22,9 +22,10 @@ class SecurityConfig(AppConfig):
         from protocol import ports
         from security import receivers  # noqa: F401  # importing it connects them
         from security.domain.authorization import PolicyAuthorizer
+        from security.domain.command_signatures import RegisteredKeysVerifier
         from security.domain.resources import ResourceKind, register_resource_kind
         from security.selectors import RulesGuard
-        from security.services import AuditRecorder, CredentialsAuthenticator
+        from security.services import AuditRecorder, CredentialsAuthenticator, IdentityKeyAgreer, SharedLimiter
 
         for name, summary, example in RESOURCE_KINDS:
             register_resource_kind(ResourceKind(name=name, summary=summary, example=example))
@@ -32,5 +33,8 @@ class SecurityConfig(AppConfig):
             authenticator=CredentialsAuthenticator(),
             authorizer=PolicyAuthorizer(clock=timezone.now),
             address_guard=RulesGuard(),
+            limiter=SharedLimiter(),
+            key_agreer=IdentityKeyAgreer(),
             recorder=AuditRecorder(),
+            signature_verifier=RegisteredKeysVerifier(),
         )

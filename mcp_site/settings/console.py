@@ -91,6 +91,8 @@ UNFOLD: dict[str, Any] = {
                     _link_list("API keys", icon="key", model="security.apikey"),
                     _link_list("Tokens", icon="token", model="security.issuedtoken"),
                     _link_list("Address rules", icon="lan", model="security.addressrule"),
+                    _link_list("Limits", icon="speed", model="security.limit"),
+                    _link_list("Command keys", icon="signature", model="security.commandkey"),
                     _link_list("Console groups", icon="group", model="auth.group"),
                     _link_list("Audit record", icon="receipt_long", model="security.auditevent"),
                 ],

@@ -32,7 +32,7 @@ from mcp_site.settings.values import (
 from mcp_site.settings.variables import PREFIX, PROJECT_ROOT, Variable, describe_variables, name_variable
 from security.domain.port_ranges import PortPool, make_pool
 
-CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY"})
+CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY", "MCP_FINGERPRINT", "MCP_SIGNING_KEY"})
 """Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
 POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
@@ -88,6 +88,14 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         bool, Meta(description="Accept plaintext from beyond loopback. For closed test networks only.")
     ] = False
 
+    minimum_security_level: Annotated[
+        Literal["low", "standard", "high", "critical"],
+        Meta(
+            description="The least security level of a message. `low` lets connections from this machine ask for it;"
+            " from `high` on HTTP takes no commands."
+        ),
+    ] = "standard"
+
     secret_key: Annotated[str, Meta(min_length=50, description="Django's secret key.", extra=_SECRET)] = ""
     identity_key: Annotated[
         str,
@@ -114,13 +122,31 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     ] = 1_048_576
     max_in_flight: Annotated[int, Meta(ge=1, le=4096, description="Unanswered commands a session.")] = 64
     max_connections: Annotated[int, Meta(ge=1, le=100_000, description="WebSocket connections a web process.")] = 2000
-    requests_per_minute: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="HTTP requests of one account, to each web process.")
+    connections_per_account: Annotated[
+        int, Meta(ge=1, le=100_000, description="Open WebSocket connections of one account, to all nodes together.")
+    ] = 200
+    connections_per_address: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Open WebSocket connections from one address: to each web process, and authenticated ones to"
+            " all nodes together.",
+        ),
+    ] = 500
+    connections_per_minute: Annotated[
+        int, Meta(ge=1, le=100_000_000, description="WebSocket connections that one address opens, to all nodes.")
     ] = 1200
+    requests_per_minute: Annotated[
+        int,
+        Meta(ge=1, le=100_000_000, description="Commands of one account, by whichever door, to all nodes together."),
+    ] = 60_000
     sign_ins_per_minute: Annotated[
         int,
         Meta(
-            ge=1, le=1_000_000, description="Requests for tokens, and refused credentials, from one address over HTTP."
+            ge=1,
+            le=100_000_000,
+            description="Requests for tokens, and refused credentials on any door, from one address, to all nodes.",
         ),
     ] = 30
     handshake_timeout_seconds: Annotated[

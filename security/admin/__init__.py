@@ -10,7 +10,9 @@ from __future__ import annotations
 from security.admin.accounts import AccountAdmin
 from security.admin.address_rules import AddressRuleAdmin
 from security.admin.audit import AuditEventAdmin
+from security.admin.command_keys import CommandKeyAdmin
 from security.admin.keys import ApiKeyAdmin
+from security.admin.limits import LimitAdmin
 from security.admin.login import ConsoleLoginForm
 from security.admin.permissions import get_actor, get_principal
 from security.admin.port_leases import PortLeaseAdmin, PortQuarantineAdmin
@@ -24,9 +26,11 @@ __all__ = [
     "ApiKeyAdmin",
     "AuditEventAdmin",
     "ClosableSessionAdmin",
+    "CommandKeyAdmin",
     "ConsoleLoginForm",
     "GroupAdmin",
     "IssuedTokenAdmin",
+    "LimitAdmin",
     "PortLeaseAdmin",
     "PortQuarantineAdmin",
     "RoleAdmin",

@@ -11,14 +11,16 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal, Resource
 from security.domain import policy
 from security.domain.addresses import Address, parse_address
 from security.domain.conditions import Circumstances
+from security.domain.limits import LimitRule
 from security.domain.policy import Decision, GrantRule
+from security.domain.signatures import CommandPublicKey
 
 MAX_REMEMBERED_DECISIONS: Final = 1024
 _MAX_REMEMBERED_NAME_LENGTH: Final = 200
@@ -41,11 +43,17 @@ class AccountPrincipal(Principal):
     grants: tuple[GrantRule, ...]
     scopes: tuple[str, ...] = ()
     credential: CredentialKind = CredentialKind.NONE
+    api_key_id: uuid.UUID | None = None
+    """The key that was shown, or that the shown token was obtained with."""
+    limits: tuple[LimitRule, ...] = ()
+    """Those that operators set and that are about whoever this is."""
+    command_keys: tuple[CommandPublicKey, ...] = ()
+    """The keys with which the account signs commands; looked up only where it may use level critical."""
     password_stamp: str = field(default="", repr=False)
     """Of the password that was shown: it tells whether the account still has that one."""
-    api_key_id: uuid.UUID | None = None
-    """The key that was shown, or that the token which was shown came of."""
     address: Address | None = field(init=False, default=None)
+    limit_plans: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What counts the limits remembers here of each command."""
     _decisions: dict[tuple[str, Resource], Decision] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -78,6 +86,13 @@ class AccountPrincipal(Principal):
         if len(self._decisions) >= MAX_REMEMBERED_DECISIONS:
             self._decisions.clear()
         self._decisions[key] = decision
+
+
+def limit_level(level_max: SecurityLevel, *, has_command_key: bool) -> SecurityLevel:
+    """The highest level that an account's connections can have: without a key nothing of its can be signed."""
+    if level_max is SecurityLevel.CRITICAL and not has_command_key:
+        return SecurityLevel.HIGH
+    return level_max
 
 
 class PolicyAuthorizer:

@@ -19,6 +19,7 @@ from security.selectors.address_rules import (
     read_address_rules,
 )
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
+from security.selectors.command_keys import CommandKeys, find_command_key, get_command_keys, list_command_keys
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.explanations import (
     MAX_EXPLAINED,
@@ -32,6 +33,7 @@ from security.selectors.explanations import (
     make_question,
 )
 from security.selectors.identity import get_identity_fingerprint
+from security.selectors.limits import forget_rules, get_rules, get_used, read_rules, select_rules
 from security.selectors.port_leases import (
     PortLeaseFilters,
     PortLeasePage,
@@ -67,6 +69,7 @@ __all__ = [
     "MAX_SEARCHED",
     "REVOKE_SESSIONS",
     "VIEW_SESSIONS",
+    "CommandKeys",
     "Explanation",
     "KeyNotFound",
     "PortLeaseFilters",
@@ -87,24 +90,30 @@ __all__ = [
     "filter_api_keys",
     "filter_audit_events_by_actor",
     "find_account_id",
+    "find_command_key",
     "forget_address_rules",
+    "forget_rules",
     "get_account",
     "get_account_principal",
     "get_address_rules",
     "get_all_sessions_resource",
     "get_api_key",
+    "get_command_keys",
     "get_identity_fingerprint",
     "get_last_known_address_rules",
     "get_password_stamp",
     "get_port_lease",
     "get_revocation_mark",
     "get_roles_and_grants",
+    "get_rules",
     "get_session_resource",
+    "get_used",
     "has_accounts",
     "has_standing",
     "judge_with_rule",
     "list_accounts_keyed_by",
     "list_allowed",
+    "list_command_keys",
     "list_port_leases",
     "list_recent_ports",
     "list_roles_and_grants",
@@ -117,5 +126,7 @@ __all__ = [
     "may_revoke_all_sessions",
     "may_revoke_session",
     "read_address_rules",
+    "read_rules",
     "search_audit_events",
+    "select_rules",
 ]

@@ -13,6 +13,7 @@ from security.domain.authorization import AccountPrincipal
 from security.domain.conditions import NO_CONDITIONS, parse_conditions
 from security.domain.policy import Effect, GrantRule, PatternInvalid
 from security.models import Account, Role
+from security.selectors.limits import get_rules, select_rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,5 +106,6 @@ def make_account_principal(
         credential_id=account.id,
         expires_at=None,
         grants=held.grants,
+        limits=select_rules(get_rules(), account_id=account.id, roles=held.roles, api_key_id=None),
         remote_address=remote_address,
     )

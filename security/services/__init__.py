@@ -26,7 +26,17 @@ from security.services.api_keys import (
     rotate_api_key,
 )
 from security.services.authentication import CredentialsAuthenticator
+from security.services.channels import IdentityKeyAgreer
+from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
+from security.services.limiting import SharedLimiter
+from security.services.limits import (
+    LimitStanding,
+    delete_limit,
+    list_standings,
+    purge_limit_usage,
+    save_limit,
+)
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password, sign_in_to_console
 from security.services.port_lease_ends import (
@@ -66,15 +76,20 @@ __all__ = [
     "EndedSessions",
     "FirstAccounts",
     "GrantedLease",
+    "IdentityKeyAgreer",
     "IssuedKey",
     "IssuedTokens",
     "LeaseRequest",
     "LeasedPort",
+    "LimitStanding",
+    "SharedLimiter",
     "allocate_port",
     "check_password",
+    "check_public_key",
     "create_account",
     "delete_address_rule",
     "delete_grant",
+    "delete_limit",
     "delete_role",
     "disable_address_rules",
     "drain_port_lease",
@@ -87,12 +102,15 @@ __all__ = [
     "issue_tokens",
     "lease_port_for_execution",
     "lift_quarantine",
+    "list_standings",
     "move_revocation_mark",
+    "purge_limit_usage",
     "purge_login_failures",
     "purge_port_leases",
     "purge_tokens",
     "refresh_tokens",
     "refuse_lock_out",
+    "register_command_key",
     "release_port_lease",
     "remove_password",
     "rename_api_key",
@@ -100,6 +118,7 @@ __all__ = [
     "reset_password",
     "revoke_all_sessions",
     "revoke_api_key",
+    "revoke_command_key",
     "revoke_session",
     "revoke_token",
     "revoke_token_family",
@@ -107,6 +126,7 @@ __all__ = [
     "save_account",
     "save_address_rule",
     "save_grant",
+    "save_limit",
     "save_role",
     "set_password",
     "settle_port_leases",

@@ -19,15 +19,20 @@ from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal
 from security.domain.addresses import AddressRules
 from security.domain.api_keys import KeyState
-from security.domain.authorization import AccountPrincipal, CredentialKind
+from security.domain.authorization import AccountPrincipal, CredentialKind, limit_level
+from security.domain.limits import LimitRule
 from security.models import Account, ApiKey, IssuedToken
 from security.selectors import (
+    CommandKeys,
     RolesAndGrants,
     forget_address_rules,
     get_address_rules,
     get_password_stamp,
     has_standing,
+    list_command_keys,
     list_roles_and_grants,
+    read_rules,
+    select_rules,
 )
 from security.services.addresses import is_address_taken
 
@@ -46,13 +51,15 @@ class _Found:
     api_keys: dict[uuid.UUID, ApiKey]
     tokens: dict[uuid.UUID, IssuedToken]
     rules: AddressRules
+    limits: tuple[LimitRule, ...]
+    command_keys: dict[uuid.UUID, CommandKeys]
 
 
 def renew_principals(*, principals: Sequence[Principal]) -> list[Principal | None]:
     """The principals as they are now, in the same order; the same object where nothing has changed.
 
     ``None`` for one whose credential was revoked or whose account is inactive; one that has only expired stays. Five
-    queries for each ``BATCH``.
+    queries at most for each ``BATCH``.
     """
     renewed: list[Principal | None] = []
     for start in range(0, len(principals), BATCH):
@@ -71,12 +78,15 @@ def _find(principals: Sequence[AccountPrincipal]) -> _Found:
     # Of the rules this process may have what was before the mark moved.
     forget_address_rules()
 
+    accounts = Account.objects.in_bulk(account_ids)
     return _Found(
-        accounts=Account.objects.in_bulk(account_ids),
+        accounts=accounts,
+        command_keys=list_command_keys(accounts=accounts.values()),
         held=list_roles_and_grants(account_ids=account_ids),
         api_keys=ApiKey.objects.in_bulk(api_key_ids),
         tokens=IssuedToken.objects.select_related("account", "api_key").in_bulk(token_ids),
         rules=get_address_rules(),
+        limits=read_rules(),
     )
 
 
@@ -95,13 +105,16 @@ def _renew(principal: Principal, found: _Found, *, now: datetime) -> Principal |
     if held is None:
         logger.error("A grant of %s is not valid: its connections are closed", account)
         return None
+    command_keys = found.command_keys.get(account.id, ())
     renewed = replace(
         principal,
         name=account.username,
         roles=held.roles,
         grants=held.grants,
         expires_at=_get_expiry(principal, api_key),
-        security_level_max=SecurityLevel(account.security_level_max),
+        security_level_max=limit_level(SecurityLevel(account.security_level_max), has_command_key=bool(command_keys)),
+        command_keys=command_keys,
+        limits=select_rules(found.limits, account_id=account.id, roles=held.roles, api_key_id=principal.api_key_id),
     )
     # What it remembers of decisions is worth keeping.
     return principal if renewed == principal else renewed

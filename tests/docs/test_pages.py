@@ -19,8 +19,10 @@ OWN_COMMANDS = (
     "call",
     "explain",
     "issue_key",
-    "reset_password",
     "make_reference",
+    "register_command_key",
+    "reset_password",
+    "revoke_command_key",
     "runserver",
 )
 PAGES = pytest.mark.parametrize("page", list_pages(), ids=lambda page: str(page.relative_to(PROJECT_ROOT)))

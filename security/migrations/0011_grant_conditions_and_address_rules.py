@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('security', '0008_port_roles'),
+        ('security', '0010_limits'),
     ]
 
     operations = [

@@ -32,6 +32,6 @@ def take_own_sessions(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("security", "0009_grant_conditions_and_address_rules")]
+    dependencies = [("security", "0011_grant_conditions_and_address_rules")]
 
     operations = [migrations.RunPython(grant_own_sessions, take_own_sessions)]
