@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.client import get_timestamp
 from tests.docs.pages import list_blocks, list_pages
+from tests.faults.fuzz.sealing import Signer
 from tests.services import Product
 
 Value = Any
@@ -60,6 +61,8 @@ class Seeds:
     others: tuple[Seed, ...]
     """Heartbeats, what only a provider or a server sends, messages of protocol 1.0."""
     runs: tuple[str, ...]
+    signer: Signer | None = None
+    """The account's registered key."""
 
     @property
     def every(self) -> tuple[Seed, ...]:

@@ -5,20 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 
-from tests.client import Encoding
-from tests.faults.fuzz.judge import CLOSE_CODES, Tally, find_leak, judge_message
-from tests.faults.fuzz.mutations import Frame, encode, make_frame
+from tests.client import Encoding, get_timestamp
+from tests.faults.fuzz.judge import CLOSE_CODES, Tally, decode, find_leak, judge_message
+from tests.faults.fuzz.mutations import (
+    MAX_DATA_BYTES,
+    Frame,
+    encode,
+    flip_bits,
+    make_frame,
+    mutate_data,
+    mutate_value,
+)
 from tests.faults.fuzz.raw_socket import HandshakeRefused, Opcode, RawSocket, Received, encode_frame, open_raw_socket
+from tests.faults.fuzz.sealing import NotSealed, SealedEnd
 from tests.faults.fuzz.seeds import Seed, Seeds, make_message
 from tests.services import Product
 
 ANSWER_SECONDS = 20.0
 BREATH_SECONDS = 0.05
 """How long a broken frame's close is waited for."""
+SEALED_LEVELS = frozenset({"high", "critical"})
+UNSEALED_SHARE = 0.02
+"""Of the frames on a connection where all have to be sealed."""
 MAX_BURST = 16
 MAX_FRAMES = 60
 """Of one connection."""
@@ -32,6 +45,8 @@ class SocketFuzzer:
     seeds: Seeds
     tally: Tally
     seed: int
+    levels: tuple[str, ...] = ("standard",)
+    """That the server offers."""
     frames: int = 0
     """How many were sent so far."""
 
@@ -62,15 +77,18 @@ class Episode:
     socket: RawSocket
     is_open: bool = True
 
+    sealed: SealedEnd | None = None
+    session_id: str = ""
+    received: list[Any] = field(default_factory=list)
+    """The messages of the last exchange, opened."""
+
     async def run(self) -> None:
         chance = self.chance
         state = chance.choices(("handshaking", "authenticating", "ready"), (15, 15, 70))[0]
         if state != "handshaking":
-            await self._send_well(
-                "handshake", {"protocol_versions": ["1.1"], "client": {"name": "fuzz"}, "features": ["progress"]}
-            )
-        if state == "ready":
-            await self._send_well("authentication", {"method": "api_key", "key": self.fuzzer.seeds.key})
+            await self._shake_hands()
+        if state == "ready" and self.is_open:
+            await self._authenticate()
         left = chance.randint(1, MAX_FRAMES)
         while left and self.is_open:
             burst = [self._make_frame(state) for _ in range(min(left, chance.randint(1, MAX_BURST)))]
@@ -79,23 +97,92 @@ class Episode:
             left = left - end if end == len(burst) and burst[-1].is_message else 0
             await self._send_burst(burst[:end])
 
+    async def _shake_hands(self) -> None:
+        """As the protocol has it, at a level that the server offers."""
+        level = self.chance.choice(self.fuzzer.levels)
+        payload = {"protocol_versions": ["1.1"], "client": {"name": "fuzz"}, "features": ["progress"]}
+        sealed = None
+        if level in SEALED_LEVELS:
+            sealed = SealedEnd(level=level, encoding=self.encoding)
+            payload |= {"security_level": level, "key_agreement": sealed.make_agreement()}
+        data = encode(make_message("handshake", payload), self.encoding)
+        await self._exchange([self._wrap("handshake", data)])
+        answer = self.received[-1] if self.received else None
+        if answer is None or answer["type"] != "handshake":
+            self._find(f"the handshake at {level} got {answer}", [])
+            self.is_open = False
+        elif sealed is not None:
+            sealed.agree(data, answer["payload"])
+            self.sealed = sealed
+
+    async def _authenticate(self) -> None:
+        message = make_message("authentication", {"method": "api_key", "key": self.fuzzer.seeds.key})
+        if self.sealed is None:
+            data = encode(message, self.encoding)
+        else:
+            inner = encode({"payload": message["payload"], "metadata": None}, self.encoding)
+            data = encode(self.sealed.seal(message, inner), self.encoding)
+        await self._exchange([self._wrap("authentication", data)])
+        answer = self.received[-1] if self.received else None
+        if answer is None or answer["type"] != "authentication":
+            self._find(f"a right key got {answer}", [])
+            self.is_open = False
+        else:
+            self.session_id = answer["payload"]["session_id"]
+
+    def _wrap(self, kind: str, data: bytes) -> Frame:
+        opcode = Opcode.TEXT if self.encoding is Encoding.JSON else Opcode.BINARY
+        return Frame(kind=kind, mutation="opening", wire=encode_frame(opcode, data), data=data)
+
     def _make_frame(self, state: str) -> Frame:
         seeds, chance = self.fuzzer.seeds, self.chance
         likely = seeds.openings if state != "ready" else seeds.commands
         pool = likely if chance.random() < 0.7 else seeds.every
-        return make_frame(self._choose(pool), chance, seeds.every, self.encoding)
+        seed = self._choose(pool)
+        if self.sealed is None or chance.random() < UNSEALED_SHARE:
+            return make_frame(seed, chance, seeds.every, self.encoding)
+        return self._make_sealed_frame(seed, self.sealed)
+
+    def _make_sealed_frame(self, seed: Seed, sealed: SealedEnd) -> Frame:
+        """A message that is sealed rightly around something mutated, or wrongly around something right."""
+        chance, seeds = self.chance, self.fuzzer.seeds
+        inner = {"payload": seed.value.get("payload"), "metadata": seed.value.get("metadata")}
+        draw = chance.random()
+        mutation, plain = "as it is", encode(inner, self.encoding)
+        if draw < 0.4:
+            mutation, inner = mutate_value(inner, chance, seeds.every)
+            plain = encode(inner, self.encoding)
+        elif draw < 0.75:
+            mutation, plain = mutate_data(Seed(kind=seed.kind, value=inner), chance, seeds.every, self.encoding)
+        message = {key: seed.value.get(key, "command") for key in ("id", "type", "timestamp")}
+        envelope = sealed.seal(message, plain, signature=self._sign(message, inner, sealed))
+        data = encode(envelope, self.encoding)
+        if draw >= 0.95:
+            name, changed = mutate_value(envelope, chance, seeds.every)
+            mutation, data = f"outside {name}", encode(changed, self.encoding)
+        elif draw >= 0.9:
+            mutation, data = "outside flip_bits", flip_bits(data, chance, b"")
+        frame = self._wrap(f"{sealed.level} {seed.kind}", data[:MAX_DATA_BYTES])
+        return replace(frame, mutation=f"sealed {mutation}")
+
+    def _sign(self, message: dict[str, Any], inner: Any, sealed: SealedEnd) -> str | None:
+        """The signature of what is inside; now and then of something else, or none."""
+        signer, chance = self.fuzzer.seeds.signer, self.chance
+        if signer is None or sealed.level != "critical" or chance.random() < 0.1:
+            return None
+        parts = [inner.get(name) if isinstance(inner, dict) else None for name in ("payload", "metadata")]
+        payload, metadata = (b"" if part is None else encode(part, self.encoding) for part in parts)
+        if chance.random() < 0.1:
+            payload = flip_bits(payload, chance, b"")
+        return signer.sign(message, session_id=self.session_id, level=sealed.level, payload=payload, metadata=metadata)
 
     def _choose(self, pool: tuple[Seed, ...]) -> Seed:
-        """A seed, most often with an id of its own, else with one that others have too."""
+        """A seed of now, most often with an id of its own, else with one that others have too."""
         seed = self.chance.choice(pool)
-        if self.chance.random() < 0.3:
-            return seed
-        return Seed(kind=seed.kind, value={**seed.value, "id": f"m-{self.chance.getrandbits(40)}"})
-
-    async def _send_well(self, message_type: str, payload: object) -> None:
-        data = encode(make_message(message_type, payload), self.encoding)
-        opcode = Opcode.TEXT if self.encoding is Encoding.JSON else Opcode.BINARY
-        await self._exchange([Frame(kind=message_type, mutation="opening", wire=encode_frame(opcode, data), data=data)])
+        value = {**seed.value, "timestamp": get_timestamp()}
+        if self.chance.random() < 0.7:
+            value["id"] = f"m-{self.chance.getrandbits(40)}"
+        return Seed(kind=seed.kind, value=value)
 
     async def _send_burst(self, frames: list[Frame]) -> None:
         tally = self.fuzzer.tally
@@ -107,6 +194,7 @@ class Episode:
 
     async def _exchange(self, frames: list[Frame]) -> None:
         """Send the frames in one piece and wait for as many answers as they deserve, or for the end."""
+        self.received = []
         deserved = sum(frame.is_message for frame in frames)
         is_broken = deserved < len(frames)
         try:
@@ -160,11 +248,25 @@ class Episode:
             return [data]
 
     def _judge(self, data: bytes, frames: list[Frame]) -> int:
-        what, fault = judge_message(data, self.encoding, self.fuzzer.product)
+        value = self._open(data, frames)
+        self.received.append(value)
+        what, fault = judge_message(value, self.fuzzer.product)
         self.fuzzer.tally.answers[what] += 1
         if fault is not None:
             self._find(fault, frames)
         return what != "event"
+
+    def _open(self, data: bytes, frames: list[Frame]) -> Any:
+        """The message, opened where it is sealed, as everything has to be after a handshake at such a level."""
+        value = decode(data, self.encoding)
+        if self.sealed is None:
+            return value
+        try:
+            opened = decode(self.sealed.open(value), self.encoding)
+        except NotSealed as error:
+            self._find(str(error), frames)
+            return value
+        return {**value, **opened}
 
     def _judge_close(self, received: Received, frames: list[Frame]) -> None:
         self.is_open = False
