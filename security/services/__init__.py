@@ -16,11 +16,13 @@ from security.services.authentication import CredentialsAuthenticator
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password
+from security.services.recording import AuditRecorder
 from security.services.revocation import move_revocation_mark, revoke_session
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
+    "AuditRecorder",
     "CredentialsAuthenticator",
     "FirstAccounts",
     "IssuedKey",
