@@ -62,6 +62,8 @@ class Row:
 
 
 ROWS: list[Row] = []
+DENIED: dict[str, str] = {}
+"""What was told, by the address that it was told to; filled by the cases."""
 
 
 def row(
@@ -282,6 +284,8 @@ async def test_a_row_holds(case: Row, guarded: Product, keys: dict[str, str]) ->
     async with AsyncExitStack() as stack:
         seen = await case.provoke(ground, stack)
         error = get_error_table()[case.instead or case.code]
+        if error.category == "security":
+            DENIED[ground.address] = error.code
         assert seen.told.code == error.code
         assert seen.told.retryable == error.retryable
         assert (seen.told.retry_after_ms is not None) == case.tells_when
@@ -296,6 +300,24 @@ async def test_a_row_holds(case: Row, guarded: Product, keys: dict[str, str]) ->
         # It is refused, not broken: who shows the right thing goes on.
         assert (await seen.client.authenticate(seen.key)).type == "authentication"
         await seen.client.check_usable()
+
+
+def test_every_denial_is_on_record(guarded: Product) -> None:
+    """After the rows: who comes from an address of one case alone left an event with its code."""
+    script = """
+events = AuditEvent.objects.filter(action="access.deny")
+tell = [[event.outcome, json.loads(event.data_json)] for event in events]
+"""
+    events = run(guarded, script)
+    assert DENIED
+    for address, code in DENIED.items():
+        found = [
+            event
+            for event in events
+            if address in (event[1].get("address"), *event[1].get("addresses", ()))
+            and code in (event[0], *event[1].get("codes", ()))
+        ]
+        assert found, f"{code} to {address} left no event"
 
 
 # The console, whose answers are pages
