@@ -15,6 +15,8 @@ from tests.client import Client, get_timestamp, open_client
 from tests.services import Product
 
 PASSWORD = "a long password of the tests"  # of accounts that only these tests have
+GUARDED = "files.list"
+"""A tool that demands the level `high`."""
 
 _BEGIN = """
 import json
@@ -23,7 +25,8 @@ from django.utils import timezone
 from protocol.domain.messages import ApiKeyCredentials
 from protocol.ports import get_authenticator
 from security import services
-from security.models import Account, AuditEvent
+from security.models import Account, ApiKey, AuditEvent
+from tools.models import Tool
 
 def make(name, roles=("agent",), scopes=(), lasts_seconds=None):
     account = services.create_account(username=name, kind=Account.Kind.SERVICE, roles=list(roles))
@@ -44,6 +47,8 @@ tell = {
     "agent": make("codes-agent")[1],
     "renewing": make("codes-renewing")[1],
     "busy": make("codes-busy")[1],
+    "busy too": make("codes-busy-too")[1],
+    "elsewhere": make("codes-elsewhere")[1],
     "nobody": make("codes-nobody", roles=())[1],
     "scoped": make("codes-scoped", scopes=("tools.view",))[1],
     "ended": make("codes-ended", lasts_seconds=1)[1],
@@ -52,6 +57,8 @@ pair = sign_in(tell["agent"])
 services.revoke_token(token=pair.refresh, trace_id="")
 tell |= {"revoked access": pair.access, "revoked refresh": pair.refresh, "refresh": sign_in(tell["agent"]).refresh}
 services.create_account(username="codes-staff", password=PASSWORD, is_staff=True, roles=[])
+ApiKey.objects.filter(account__username="codes-elsewhere").update(networks=["10.0.0.0/8"])
+Tool.objects.filter(name=GUARDED).update(minimum_level="high")
 """
 
 
@@ -79,7 +86,7 @@ def read_payload(payload: dict[str, Any]) -> Told:
 
 def run(product: Product, script: str) -> Any:
     """What the script, run in a process of its own, gives to ``tell``."""
-    begin = f"PASSWORD = {PASSWORD!r}{_BEGIN}"
+    begin = f"PASSWORD, GUARDED = {PASSWORD!r}, {GUARDED!r}{_BEGIN}"
     done = product.manage("shell", "--no-imports", "-c", f"{begin}\ntell = None\n{script}\nprint(json.dumps(tell))")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

@@ -16,7 +16,7 @@ import pytest
 from protocol.errors import get_error_table
 from security.domain.lockout import PAIR_ALLOWANCE
 from tests.client import Client, Message
-from tests.e2e.security_codes import PASSWORD, Ground, Told, find_notice, make_keys, read_payload, run
+from tests.e2e.security_codes import GUARDED, PASSWORD, Ground, Told, find_notice, make_keys, read_payload, run
 from tests.services import Product, run_product
 
 pytestmark = pytest.mark.xdist_group("security-codes")
@@ -38,8 +38,9 @@ class Seen:
 
     told: Told
     client: Client | None = None
-    """The socket, still open, and a key that it may show."""
+    """The socket, still open."""
     key: str = ""
+    """With which it goes on; empty: with none, for now."""
 
 
 Provoke = Callable[[Ground, AsyncExitStack], Awaitable[Seen]]
@@ -242,6 +243,54 @@ async def a_message_below_its_connection(ground: Ground, stack: AsyncExitStack) 
     return see(await client.wait_for_reply(message_id), client, key)
 
 
+@row("security.security_level_too_low", Door.WEBSOCKET)
+async def a_tool_that_demands_more(ground: Ground, stack: AsyncExitStack) -> Seen:
+    key = ground.keys["agent"]
+    client = await stack.enter_async_context(ground.open_session(key))
+    return see((await client.call("tools.execute", {"tool": GUARDED, "input": {}})).terminal, client, key)
+
+
+@row("security.security_level_too_low", Door.HTTP)
+async def a_request_for_a_tool_that_demands_more(ground: Ground, _stack: AsyncExitStack) -> Seen:
+    return Seen(
+        told=await ground.request("POST", f"tools/{GUARDED}/execute/", key=ground.keys["agent"], body={"input": {}})
+    )
+
+
+@row("security.security_level_too_low", Door.HTTP)
+async def a_message_to_a_tool_that_demands_more(ground: Ground, _stack: AsyncExitStack) -> Seen:
+    arguments = {"tool": GUARDED, "input": {}}
+    return Seen(told=await ground.post_message("tools.execute", arguments, key=ground.keys["agent"]))
+
+
+@row("security.ip_denied", Door.WEBSOCKET)
+async def a_key_of_another_network(ground: Ground, stack: AsyncExitStack) -> Seen:
+    client = await stack.enter_async_context(ground.connect())
+    return see(await client.authenticate(ground.keys["elsewhere"]), client, ground.keys["agent"])
+
+
+@row("security.ip_denied", Door.HTTP)
+async def a_bearer_of_another_network(ground: Ground, _stack: AsyncExitStack) -> Seen:
+    return Seen(told=await ground.request("GET", "tools/", key=ground.keys["elsewhere"]))
+
+
+@row("security.ip_denied", Door.HTTP)
+async def a_message_from_another_network(ground: Ground, _stack: AsyncExitStack) -> Seen:
+    security = {"auth_token": ground.keys["elsewhere"]}
+    return Seen(told=await ground.post_message("session.ping", security=security))
+
+
+@row("security.rate_limited", Door.WEBSOCKET, tells_when=True)
+async def more_commands_than_a_minute_has(ground: Ground, stack: AsyncExitStack) -> Seen:
+    key = ground.keys["busy too"]
+    client = await stack.enter_async_context(ground.open_session(key))
+    for _ in range(REQUESTS_PER_MINUTE * 2):
+        answer = await client.call("session.ping")
+        if answer.terminal.type == "error":
+            return see(answer.terminal, client, "")
+    raise AssertionError("it was never limited")
+
+
 @row("security.rate_limited", Door.HTTP, tells_when=True)
 async def more_requests_than_a_minute_has(ground: Ground, _stack: AsyncExitStack) -> Seen:
     key = ground.keys["busy"]
@@ -296,6 +345,10 @@ async def test_a_row_holds(case: Row, guarded: Product, keys: dict[str, str]) ->
         assert seen.client is not None
         if case.close is not None:
             assert await seen.client.wait_closed() == case.close
+            return
+        if not seen.key:
+            # Nothing but time helps; the connection is there to be told so.
+            assert (await seen.client.call("session.ping")).code == error.code
             return
         # It is refused, not broken: who shows the right thing goes on.
         assert (await seen.client.authenticate(seen.key)).type == "authentication"
