@@ -10,10 +10,11 @@ from django.db import transaction
 from django.utils import timezone
 
 from protocol import ports, statements
-from protocol.domain.messages import ClientInfo
+from protocol.domain.messages import ClientInfo, SecurityLevel
 from protocol.domain.states import Close
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Principal
+from protocol.signals import session_ended
 
 SEEN_INTERVAL_SECONDS = 15.0
 """How often a process says of its sessions that they are connected."""
@@ -27,11 +28,19 @@ MAX_IDS_A_QUERY = 500
 """Databases bound how many values a query takes."""
 
 
-def open_session(*, principal: Principal, channel: str, client: ClientInfo, remote_address: str | None) -> Session:
+def open_session(
+    *,
+    principal: Principal,
+    channel: str,
+    client: ClientInfo,
+    remote_address: str | None,
+    security_level: SecurityLevel = SecurityLevel.STANDARD,
+) -> Session:
     """A new session, owned by the process that listens on ``channel``."""
     return Session.objects.create(
         account_id=principal.id,
         credential_id=principal.credential_id,
+        security_level=security_level.value,
         channel=channel,
         client_name=client.name,
         client_version=client.version,
@@ -63,7 +72,11 @@ def mark_ended(*, session_id: uuid.UUID, close_code: int | None) -> uuid.UUID | 
         names=("account_id",),
     )
     OutboxMessage.objects.filter(session_id=session_id).delete()
-    return None if row is None else row[0]
+    if row is None:
+        return None
+    session_ended.send(sender=Session, session_id=session_id)
+    account_id: uuid.UUID = row[0]
+    return account_id
 
 
 def get_channel(*, session_id: uuid.UUID | None) -> str:

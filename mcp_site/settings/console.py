@@ -81,6 +81,7 @@ UNFOLD: dict[str, Any] = {
                     _link_list("Accounts", icon="person", model="security.account"),
                     _link_list("Roles", icon="shield_person", model="security.role"),
                     _link_list("API keys", icon="key", model="security.apikey"),
+                    _link_list("Command keys", icon="signature", model="security.commandkey"),
                     _link_list("Console groups", icon="group", model="auth.group"),
                     _link_list("Audit record", icon="receipt_long", model="security.auditevent"),
                 ],
@@ -90,6 +91,13 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _link_list("Sessions", icon="cable", model="protocol.session"),
                     _link_list("Outbox", icon="outbox", model="protocol.outboxmessage"),
+                ],
+            },
+            {
+                "title": "Ports",
+                "items": [
+                    _link_list("Leased ports", icon="settings_ethernet", model="security.portlease"),
+                    _link_list("Ports in quarantine", icon="block", model="security.portquarantine"),
                 ],
             },
             {

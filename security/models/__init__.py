@@ -13,7 +13,9 @@ from security.models.audit import (
     AuditSeal,
     UnsealedEvent,
 )
+from security.models.command_keys import CommandKey, CommandKeyKept
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
+from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
 from security.models.revocation import RevocationMark
 from security.models.validators import (
     MAX_SCOPES,
@@ -23,6 +25,8 @@ from security.models.validators import (
 )
 
 __all__ = [
+    "MAX_HOST_LENGTH",
+    "MAX_PURPOSE_LENGTH",
     "MAX_SCOPES",
     "Account",
     "AccountManager",
@@ -33,9 +37,13 @@ __all__ = [
     "AuditEvent",
     "AuditHead",
     "AuditSeal",
+    "CommandKey",
+    "CommandKeyKept",
     "Grant",
     "IssuedToken",
     "LoginFailure",
+    "PortLease",
+    "PortQuarantine",
     "RevocationMark",
     "Role",
     "UnsealedEvent",

@@ -13,9 +13,29 @@ from security.services.accounts import (
 )
 from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
 from security.services.authentication import CredentialsAuthenticator
+from security.services.channels import IdentityKeyAgreer
+from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password
+from security.services.port_lease_ends import (
+    drain_port_lease,
+    end_execution_leases,
+    end_session_leases,
+    lift_quarantine,
+    purge_port_leases,
+    release_port_lease,
+    settle_port_leases,
+    sweep_port_leases,
+)
+from security.services.port_leases import (
+    GrantedLease,
+    LeasedPort,
+    LeaseRequest,
+    allocate_port,
+    lease_port_for_execution,
+    renew_port_lease,
+)
 from security.services.recording import AuditRecorder
 from security.services.revocation import move_revocation_mark, revoke_session
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
@@ -25,28 +45,46 @@ __all__ = [
     "AuditRecorder",
     "CredentialsAuthenticator",
     "FirstAccounts",
+    "GrantedLease",
+    "IdentityKeyAgreer",
     "IssuedKey",
     "IssuedTokens",
+    "LeaseRequest",
+    "LeasedPort",
+    "allocate_port",
     "check_password",
+    "check_public_key",
     "create_account",
     "delete_grant",
     "delete_role",
+    "drain_port_lease",
+    "end_execution_leases",
+    "end_session_leases",
     "ensure_first_accounts",
     "generate_password",
     "issue_api_key",
     "issue_tokens",
+    "lease_port_for_execution",
+    "lift_quarantine",
     "move_revocation_mark",
     "purge_login_failures",
+    "purge_port_leases",
     "purge_tokens",
     "refresh_tokens",
+    "register_command_key",
+    "release_port_lease",
     "remove_password",
     "rename_api_key",
+    "renew_port_lease",
     "reset_password",
     "revoke_api_key",
+    "revoke_command_key",
     "revoke_session",
     "revoke_token",
     "save_account",
     "save_grant",
     "save_role",
     "set_password",
+    "settle_port_leases",
+    "sweep_port_leases",
 ]
