@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.client import Client, get_timestamp, open_client
+from tests.client import WAIT_SECONDS, Client, get_timestamp, open_client
+from tests.sealing import ClientSealing, SigningKey, from_base64url
 from tests.services import Product
 
 PASSWORD = "a long password of the tests"  # of accounts that only these tests have
@@ -21,7 +25,9 @@ GUARDED = "files.list"
 _BEGIN = """
 import json
 from datetime import timedelta
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.utils import timezone
+from protocol.domain.base64url import encode_base64url
 from protocol.domain.messages import ApiKeyCredentials
 from protocol.ports import get_authenticator
 from security import services
@@ -53,6 +59,13 @@ tell = {
     "scoped": make("codes-scoped", scopes=("tools.view",))[1],
     "ended": make("codes-ended", lasts_seconds=1)[1],
 }
+account, tell["critical"] = make("codes-critical")
+Account.objects.filter(id=account.id).update(security_level_max="critical")
+signing_key = Ed25519PrivateKey.generate()
+services.register_command_key(
+    account=account, public_key=encode_base64url(signing_key.public_key().public_bytes_raw()), label="codes"
+)
+tell["signing"] = encode_base64url(signing_key.private_bytes_raw())
 pair = sign_in(tell["agent"])
 services.revoke_token(token=pair.refresh, trace_id="")
 tell |= {"revoked access": pair.access, "revoked refresh": pair.refresh, "refresh": sign_in(tell["agent"]).refresh}
@@ -98,6 +111,47 @@ def make_keys(product: Product) -> dict[str, str]:
     return made
 
 
+class SealedClient:
+    """A JSON client of a connection where everything is sealed."""
+
+    def __init__(self, client: Client, level: str) -> None:
+        self.client = client
+        self.sealing = ClientSealing(client.encoding, level=level)
+        self.session_id = ""
+
+    async def come_in(self, key: str) -> None:
+        """Shake hands and authenticate."""
+        level, offer = self.sealing.level, self.sealing.make_offer()
+        payload = {"protocol_versions": ["1.1"], "client": {"name": "codes"}, "security_level": level}
+        request = make_message("handshake", {**payload, "key_agreement": offer})
+        frame = self.sealing.encode(request)
+        await self.client.send_text(frame)
+        answer = json.loads(await self.client.socket.recv())["payload"]
+        self.sealing.agree(request=frame, answer=answer["key_agreement"], connection_id=answer["connection_id"])
+        authenticated = await self.exchange(make_message("authentication", {"method": "api_key", "key": key}))
+        assert authenticated["type"] == "authentication", authenticated
+        self.session_id = authenticated["payload"]["session_id"]
+
+    def sign(self, message: dict[str, Any], key: SigningKey) -> dict[str, Any]:
+        """The message with its signature."""
+        signature = self.sealing.sign(message, key=key, session_id=self.session_id)
+        return {**message, "security": {"signature": signature}}
+
+    async def send(self, envelope: dict[str, Any]) -> dict[str, Any]:
+        """Send an envelope, sealed or not; the next message."""
+        await self.client.send_text(self.sealing.encode(envelope))
+        async with asyncio.timeout(WAIT_SECONDS):
+            return self.sealing.open(str(await self.client.socket.recv()).encode())
+
+    async def exchange(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Seal a message and send it; the next one that comes."""
+        return await self.send(self.sealing.seal(message))
+
+
+def make_message(message_type: str, payload: Any) -> dict[str, Any]:
+    return {"id": f"m-{uuid.uuid4().hex}", "type": message_type, "payload": payload, "timestamp": get_timestamp()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ground:
     """The product as one case sees it."""
@@ -107,6 +161,11 @@ class Ground:
     """Of this machine's, that only this case comes from: what is counted by address is counted for it alone."""
     keys: dict[str, str]
     """Of ``make_keys``."""
+
+    @property
+    def signing_key(self) -> SigningKey:
+        """The registered one of the account that may have level `critical`."""
+        return SigningKey(Ed25519PrivateKey.from_private_bytes(from_base64url(self.keys["signing"])))
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Client]:
@@ -130,6 +189,14 @@ class Ground:
             base_url=self.product.url, transport=transport, timeout=20, follow_redirects=False
         ) as client:
             yield client
+
+    @asynccontextmanager
+    async def open_sealed(self, level: str) -> AsyncIterator[SealedClient]:
+        """A socket at this level, by the account that may have it."""
+        async with open_client(self.product.websocket_url, address=self.address) as client:
+            sealed = SealedClient(client, level)
+            await sealed.come_in(self.keys["critical"])
+            yield sealed
 
     async def request(self, method: str, path: str, *, key: str | None = None, body: Any = None) -> Told:
         """What REST tells; its headers agree with the problem."""
@@ -155,13 +222,7 @@ class Ground:
 
     async def post_message(self, command: str, arguments: Any = None, *, key: str | None = None, **fields: Any) -> Told:
         """What ``POST messages/`` tells of a command; ``fields`` are the envelope's."""
-        message = {
-            "id": "m-1",
-            "type": "command",
-            "payload": {"command": command, "arguments": arguments or {}},
-            "timestamp": get_timestamp(),
-            **fields,
-        }
+        message = {**make_message("command", {"command": command, "arguments": arguments or {}}), **fields}
         return await self.request("POST", "messages/", key=key, body=message)
 
     async def sign_in_to_console(self, username: str, password: str) -> tuple[httpx2.Response, dict[str, str]]:

@@ -10,13 +10,26 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import pytest
 
 from protocol.errors import get_error_table
 from security.domain.lockout import PAIR_ALLOWANCE
 from tests.client import Client, Message
-from tests.e2e.security_codes import GUARDED, PASSWORD, Ground, Told, find_notice, make_keys, read_payload, run
+from tests.e2e.security_codes import (
+    GUARDED,
+    PASSWORD,
+    Ground,
+    SealedClient,
+    Told,
+    find_notice,
+    make_keys,
+    make_message,
+    read_payload,
+    run,
+)
+from tests.sealing import SigningKey
 from tests.services import Product, run_product
 
 pytestmark = pytest.mark.xdist_group("security-codes")
@@ -38,7 +51,7 @@ class Seen:
 
     told: Told
     client: Client | None = None
-    """The socket, still open."""
+    """The socket, still open; ``None``: the case saw itself that it goes on."""
     key: str = ""
     """With which it goes on; empty: with none, for now."""
 
@@ -280,6 +293,111 @@ async def a_message_from_another_network(ground: Ground, _stack: AsyncExitStack)
     return Seen(told=await ground.post_message("session.ping", security=security))
 
 
+# What is sealed and signed. HTTP has neither, and says so; with a minimum level of ``high`` it takes no commands at all.
+
+PING = {"command": "session.ping", "arguments": {}}
+BROKEN = 4400
+SEALED_FOR_HTTP = {"encryption_info": {"algorithm": "AES-256-GCM", "key_id": "k", "sequence": 0}}
+
+
+async def see_sealed(answer: dict[str, Any], sealed: SealedClient) -> Seen:
+    assert answer["type"] == "error", answer
+    return Seen(told=read_payload(answer["payload"]), client=sealed.client)
+
+
+@row("security.encryption_required", Door.WEBSOCKET, close=BROKEN)
+async def an_open_message_among_sealed_ones(ground: Ground, stack: AsyncExitStack) -> Seen:
+    sealed = await stack.enter_async_context(ground.open_sealed("high"))
+    return await see_sealed(await sealed.send(make_message("command", PING)), sealed)
+
+
+@row("security.encryption_required", Door.HTTP, instead="protocol.feature_not_agreed")
+async def a_message_that_says_it_is_high(ground: Ground, _stack: AsyncExitStack) -> Seen:
+    security = {"security_level": "high"}
+    return Seen(told=await ground.post_message("session.ping", key=ground.keys["agent"], security=security))
+
+
+@row("security.decryption_failed", Door.WEBSOCKET, close=BROKEN)
+async def a_changed_ciphertext(ground: Ground, stack: AsyncExitStack) -> Seen:
+    sealed = await stack.enter_async_context(ground.open_sealed("high"))
+    envelope = sealed.sealing.seal(make_message("command", PING))
+    payload = envelope["payload"]
+    envelope["payload"] = ("A" if payload[0] != "A" else "B") + payload[1:]
+    return await see_sealed(await sealed.send(envelope), sealed)
+
+
+@row("security.decryption_failed", Door.WEBSOCKET, close=BROKEN)
+async def a_sequence_that_is_ahead(ground: Ground, stack: AsyncExitStack) -> Seen:
+    sealed = await stack.enter_async_context(ground.open_sealed("high"))
+    return await see_sealed(await sealed.send(sealed.sealing.seal(make_message("command", PING), sequence=9)), sealed)
+
+
+@row("security.decryption_failed", Door.HTTP, instead="protocol.feature_not_agreed")
+async def a_sealed_message_without_keys(ground: Ground, _stack: AsyncExitStack) -> Seen:
+    return Seen(
+        told=await ground.post_message(
+            "session.ping", key=ground.keys["agent"], payload="c2VhbGVk", security=SEALED_FOR_HTTP
+        )
+    )
+
+
+@row("security.replayed", Door.WEBSOCKET, close=BROKEN)
+async def a_sealed_frame_twice(ground: Ground, stack: AsyncExitStack) -> Seen:
+    sealed = await stack.enter_async_context(ground.open_sealed("high"))
+    envelope = sealed.sealing.seal(make_message("command", PING))
+    assert (await sealed.send(envelope))["type"] == "response"
+    return await see_sealed(await sealed.send(envelope), sealed)
+
+
+@row("security.replayed", Door.WEBSOCKET)
+async def a_signed_command_twice(ground: Ground, stack: AsyncExitStack) -> Seen:
+    sealed = await stack.enter_async_context(ground.open_sealed("critical"))
+    signed = sealed.sign(make_message("command", PING), ground.signing_key)
+    assert (await sealed.exchange(signed))["type"] == "response"
+    return await see_usable(await see_sealed(await sealed.exchange(signed), sealed), sealed, ground)
+
+
+@row("security.replayed", Door.WEBSOCKET)
+async def a_signed_command_of_another_hour(ground: Ground, stack: AsyncExitStack) -> Seen:
+    sealed = await stack.enter_async_context(ground.open_sealed("critical"))
+    old = {**make_message("command", PING), "timestamp": "2026-11-20T16:31:00.123Z"}
+    answer = await sealed.exchange(sealed.sign(old, ground.signing_key))
+    return await see_usable(await see_sealed(answer, sealed), sealed, ground)
+
+
+@row("security.replayed", Door.HTTP, instead="protocol.feature_not_agreed")
+async def a_signature_without_a_session(ground: Ground, _stack: AsyncExitStack) -> Seen:
+    security = {"signature": "ed25519:k:c2lnbmF0dXJl"}
+    return Seen(told=await ground.post_message("session.ping", key=ground.keys["agent"], security=security))
+
+
+@row("security.signature_invalid", Door.WEBSOCKET)
+async def a_command_that_nobody_signed(ground: Ground, stack: AsyncExitStack) -> Seen:
+    sealed = await stack.enter_async_context(ground.open_sealed("critical"))
+    answer = await sealed.exchange(make_message("command", PING))
+    return await see_usable(await see_sealed(answer, sealed), sealed, ground)
+
+
+@row("security.signature_invalid", Door.WEBSOCKET)
+async def a_command_signed_by_a_strangers_key(ground: Ground, stack: AsyncExitStack) -> Seen:
+    sealed = await stack.enter_async_context(ground.open_sealed("critical"))
+    answer = await sealed.exchange(sealed.sign(make_message("command", PING), SigningKey()))
+    return await see_usable(await see_sealed(answer, sealed), sealed, ground)
+
+
+@row("security.signature_invalid", Door.HTTP, instead="protocol.feature_not_agreed")
+async def a_message_that_says_it_is_critical(ground: Ground, _stack: AsyncExitStack) -> Seen:
+    security = {"security_level": "critical", "signature": "ed25519:k:c2lnbmF0dXJl"}
+    return Seen(told=await ground.post_message("session.ping", key=ground.keys["agent"], security=security))
+
+
+async def see_usable(seen: Seen, sealed: SealedClient, ground: Ground) -> Seen:
+    """What was seen, on a connection that goes on."""
+    answer = await sealed.exchange(sealed.sign(make_message("command", PING), ground.signing_key))
+    assert answer["type"] == "response", answer
+    return Seen(told=seen.told)
+
+
 @row("security.rate_limited", Door.WEBSOCKET, tells_when=True)
 async def more_commands_than_a_minute_has(ground: Ground, stack: AsyncExitStack) -> Seen:
     key = ground.keys["busy too"]
@@ -342,7 +460,9 @@ async def test_a_row_holds(case: Row, guarded: Product, keys: dict[str, str]) ->
         if case.door is Door.HTTP:
             assert seen.told.status == error.http_status
             return
-        assert seen.client is not None
+        if seen.client is None:
+            assert case.close is None
+            return
         if case.close is not None:
             assert await seen.client.wait_closed() == case.close
             return

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
+from cryptography.exceptions import InvalidTag
 
 from tests.client import Encoding, get_timestamp
 from tests.faults.fuzz.judge import CLOSE_CODES, Tally, decode, find_leak, judge_message
@@ -22,14 +23,15 @@ from tests.faults.fuzz.mutations import (
     mutate_value,
 )
 from tests.faults.fuzz.raw_socket import HandshakeRefused, Opcode, RawSocket, Received, encode_frame, open_raw_socket
-from tests.faults.fuzz.sealing import NotSealed, SealedEnd
 from tests.faults.fuzz.seeds import Seed, Seeds, make_message
+from tests.sealing import ClientSealing
 from tests.services import Product
 
 ANSWER_SECONDS = 60.0
 BREATH_SECONDS = 0.05
 """How long a broken frame's close is waited for."""
-SEALED_LEVELS = frozenset({"high", "critical"})
+LEVELS = {"standard": 5, "high": 2, "critical": 2}
+"""Of the connections, in these proportions."""
 UNSEALED_SHARE = 0.02
 """Of the frames on a connection where all have to be sealed."""
 MAX_BURST = 16
@@ -45,8 +47,6 @@ class SocketFuzzer:
     seeds: Seeds
     tally: Tally
     seed: int
-    levels: tuple[str, ...] = ("standard",)
-    """That the server offers."""
     frames: int = 0
     """How many were sent so far."""
 
@@ -84,7 +84,7 @@ class Episode:
     socket: RawSocket
     is_open: bool = True
 
-    sealed: SealedEnd | None = None
+    sealed: ClientSealing | None = None
     session_id: str = ""
     received: list[Any] = field(default_factory=list)
     """The messages of the last exchange, opened."""
@@ -106,12 +106,12 @@ class Episode:
 
     async def _shake_hands(self) -> None:
         """As the protocol has it, at a level that the server offers."""
-        level = self.chance.choice(self.fuzzer.levels)
+        level = self.chance.choices(tuple(LEVELS), tuple(LEVELS.values()))[0]
         payload = {"protocol_versions": ["1.1"], "client": {"name": "fuzz"}, "features": ["progress"]}
         sealed = None
-        if level in SEALED_LEVELS:
-            sealed = SealedEnd(level=level, encoding=self.encoding)
-            payload |= {"security_level": level, "key_agreement": sealed.make_agreement()}
+        if level != "standard":
+            sealed = ClientSealing(self.encoding, level=level)
+            payload |= {"security_level": level, "key_agreement": sealed.make_offer()}
         data = encode(make_message("handshake", payload), self.encoding)
         await self._exchange([self._wrap("handshake", data)])
         answer = self.received[-1] if self.received else None
@@ -119,7 +119,8 @@ class Episode:
             self._find(f"the handshake at {level} got {answer}", [])
             self.is_open = False
         elif sealed is not None:
-            sealed.agree(data, answer["payload"])
+            answered = answer["payload"]
+            sealed.agree(request=data, answer=answered["key_agreement"], connection_id=answered["connection_id"])
             self.sealed = sealed
 
     async def _authenticate(self) -> None:
@@ -127,8 +128,7 @@ class Episode:
         if self.sealed is None:
             data = encode(message, self.encoding)
         else:
-            inner = encode({"payload": message["payload"], "metadata": None}, self.encoding)
-            data = encode(self.sealed.seal(message, inner), self.encoding)
+            data = encode(self.sealed.seal(message), self.encoding)
         await self._exchange([self._wrap("authentication", data)])
         answer = self.received[-1] if self.received else None
         if answer is None or answer["type"] != "authentication":
@@ -150,10 +150,10 @@ class Episode:
             return make_frame(seed, chance, seeds.every, self.encoding)
         return self._make_sealed_frame(seed, self.sealed)
 
-    def _make_sealed_frame(self, seed: Seed, sealed: SealedEnd) -> Frame:
+    def _make_sealed_frame(self, seed: Seed, sealed: ClientSealing) -> Frame:
         """A message that is sealed rightly around something mutated, or wrongly around something right."""
         chance, seeds = self.chance, self.fuzzer.seeds
-        inner = {"payload": seed.value.get("payload"), "metadata": seed.value.get("metadata")}
+        inner: Any = {"payload": seed.value.get("payload"), "metadata": seed.value.get("metadata")}
         draw = chance.random()
         mutation, plain = "as it is", encode(inner, self.encoding)
         if draw < 0.4:
@@ -162,7 +162,8 @@ class Episode:
         elif draw < 0.75:
             mutation, plain = mutate_data(Seed(kind=seed.kind, value=inner), chance, seeds.every, self.encoding)
         message = {key: seed.value.get(key, "command") for key in ("id", "type", "timestamp")}
-        envelope = sealed.seal(message, plain, signature=self._sign(message, inner, sealed))
+        signature = self._sign({**message, **inner}, sealed) if isinstance(inner, dict) else None
+        envelope = sealed.seal({**message, "security": {"signature": signature}}, plaintext=plain)
         data = encode(envelope, self.encoding)
         if draw >= 0.95:
             name, changed = mutate_value(envelope, chance, seeds.every)
@@ -172,16 +173,18 @@ class Episode:
         frame = self._wrap(f"{sealed.level} {seed.kind}", data[:MAX_DATA_BYTES])
         return replace(frame, mutation=f"sealed {mutation}")
 
-    def _sign(self, message: dict[str, Any], inner: Any, sealed: SealedEnd) -> str | None:
+    def _sign(self, message: dict[str, Any], sealed: ClientSealing) -> str | None:
         """The signature of what is inside; now and then of something else, or none."""
-        signer, chance = self.fuzzer.seeds.signer, self.chance
-        if signer is None or sealed.level != "critical" or chance.random() < 0.1:
+        if sealed.level != "critical" or self.chance.random() < 0.1:
             return None
-        parts = [inner.get(name) if isinstance(inner, dict) else None for name in ("payload", "metadata")]
-        payload, metadata = (b"" if part is None else encode(part, self.encoding) for part in parts)
-        if chance.random() < 0.1:
-            payload = flip_bits(payload, chance, b"")
-        return signer.sign(message, session_id=self.session_id, level=sealed.level, payload=payload, metadata=metadata)
+        if self.chance.random() < 0.1:
+            message = {**message, "payload": None}
+        message.setdefault("payload", None)
+        try:
+            return sealed.sign(message, key=self.fuzzer.seeds.signing_key, session_id=self.session_id)
+        except (UnicodeEncodeError, OverflowError, RecursionError):
+            # What the encoding cannot say cannot be signed either.
+            return None
 
     def _choose(self, pool: tuple[Seed, ...]) -> Seed:
         """A seed of now, most often with an id of its own, else with one that others have too."""
@@ -270,11 +273,10 @@ class Episode:
         if self.sealed is None:
             return value
         try:
-            opened = decode(self.sealed.open(value), self.encoding)
-        except NotSealed as error:
-            self._find(str(error), frames)
+            return self.sealed.open(data)
+        except (AssertionError, InvalidTag, KeyError, TypeError, ValueError, StopIteration) as error:
+            self._find(f"an answer is not sealed as it should be: {error!r} {value}", frames)
             return value
-        return {**value, **opened}
 
     def _judge_close(self, received: Received, frames: list[Frame]) -> None:
         self.is_open = False
