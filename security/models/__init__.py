@@ -15,6 +15,7 @@ from security.models.audit import (
 )
 from security.models.command_keys import CommandKey, CommandKeyKept
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
+from security.models.limits import Limit, LimitUsage
 from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
 from security.models.revocation import RevocationMark
 from security.models.validators import (
@@ -41,6 +42,8 @@ __all__ = [
     "CommandKeyKept",
     "Grant",
     "IssuedToken",
+    "Limit",
+    "LimitUsage",
     "LoginFailure",
     "PortLease",
     "PortQuarantine",

@@ -17,6 +17,7 @@ from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_event
 from security.selectors.command_keys import CommandKeys, find_command_key, get_command_keys, list_command_keys
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
+from security.selectors.limits import forget_rules, get_rules, get_used, read_rules, select_rules
 from security.selectors.port_leases import (
     PortLeaseFilters,
     PortLeasePage,
@@ -55,6 +56,7 @@ __all__ = [
     "filter_audit_events_by_actor",
     "find_account_id",
     "find_command_key",
+    "forget_rules",
     "get_account",
     "get_account_principal",
     "get_command_keys",
@@ -63,6 +65,8 @@ __all__ = [
     "get_port_lease",
     "get_revocation_mark",
     "get_roles_and_grants",
+    "get_rules",
+    "get_used",
     "has_accounts",
     "has_standing",
     "list_accounts_keyed_by",
@@ -75,5 +79,7 @@ __all__ = [
     "may_allocate_port",
     "may_lift_quarantine",
     "may_revoke_session",
+    "read_rules",
     "search_audit_events",
+    "select_rules",
 ]

@@ -16,6 +16,14 @@ from security.services.authentication import CredentialsAuthenticator
 from security.services.channels import IdentityKeyAgreer
 from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
+from security.services.limiting import SharedLimiter
+from security.services.limits import (
+    LimitStanding,
+    delete_limit,
+    list_standings,
+    purge_limit_usage,
+    save_limit,
+)
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password
 from security.services.port_lease_ends import (
@@ -51,11 +59,14 @@ __all__ = [
     "IssuedTokens",
     "LeaseRequest",
     "LeasedPort",
+    "LimitStanding",
+    "SharedLimiter",
     "allocate_port",
     "check_password",
     "check_public_key",
     "create_account",
     "delete_grant",
+    "delete_limit",
     "delete_role",
     "drain_port_lease",
     "end_execution_leases",
@@ -66,7 +77,9 @@ __all__ = [
     "issue_tokens",
     "lease_port_for_execution",
     "lift_quarantine",
+    "list_standings",
     "move_revocation_mark",
+    "purge_limit_usage",
     "purge_login_failures",
     "purge_port_leases",
     "purge_tokens",
@@ -83,6 +96,7 @@ __all__ = [
     "revoke_token",
     "save_account",
     "save_grant",
+    "save_limit",
     "save_role",
     "set_password",
     "settle_port_leases",
