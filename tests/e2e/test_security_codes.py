@@ -293,7 +293,7 @@ async def a_message_from_another_network(ground: Ground, _stack: AsyncExitStack)
     return Seen(told=await ground.post_message("session.ping", security=security))
 
 
-# What is sealed and signed. HTTP has neither, and says so; with a minimum level of ``high`` it takes no commands at all.
+# What is sealed and signed. HTTP has neither, and says so; with a minimum level of `high` it takes no commands.
 
 PING = {"command": "session.ping", "arguments": {}}
 BROKEN = 4400
