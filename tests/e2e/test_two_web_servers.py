@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import socket
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from mcp_site.settings.secrets import generate_identity_key, generate_secret_key
 from tests.client import Client, open_session
 from tests.services import PROJECT_ROOT, STOP_SECONDS, Product, run_valkey, wait_until
 
@@ -69,8 +69,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Product, t
         data_dir=folder / "var",
         variables={
             "REDIS_URL": f"unix://{broker}",
-            "MCP_SECRET_KEY": generate_secret_key(),
-            "MCP_IDENTITY_KEY": generate_identity_key(),
+            "MCP_SECRET_KEY": secrets.token_urlsafe(64),
+            "MCP_IDENTITY_KEY": secrets.token_urlsafe(32),
+            "MCP_MASTER_KEY": secrets.token_urlsafe(32),
         },
     )
     with run_valkey(socket=broker, data_dir=folder):
