@@ -139,6 +139,7 @@ def test_static_files_are_served_without_collecting_them(client: Client) -> None
     assert client.get("/static/../settings.py").status_code == 404
 
 
+@pytest.mark.django_db
 def test_the_front_page_leads_to_the_console(client: Client) -> None:
     answer = client.get("/")
     assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/")
