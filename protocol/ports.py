@@ -78,14 +78,46 @@ class Authorizer(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """What a vault made of a plaintext; the key's id is stored beside the data."""
+
+    key_id: str
+    data: bytes
+
+
+class Vault(Protocol):
+    """Seals what the database holds in confidence (AES-256-GCM). May query: called in a database thread.
+
+    ``aad`` binds the data to its place: the model, the field and the row, so that it opens nowhere else.
+    """
+
+    def seal(self, *, plaintext: bytes, aad: bytes) -> Sealed: ...
+
+    def open(self, *, key_id: str, data: bytes, aad: bytes) -> bytes:
+        """What was sealed, whichever key did it.
+
+        Raises:
+            Exception: anything is not as it was; there is nothing that the caller could do about it.
+        """
+
+
 _authenticator: Authenticator | None = None
 _authorizer: Authorizer | None = None
+_vault: Vault | None = None
 
 
-def bind(*, authenticator: Authenticator, authorizer: Authorizer) -> None:
-    """Make these the ports' implementations. Binding again replaces them (a test's fakes)."""
-    global _authenticator, _authorizer
-    _authenticator, _authorizer = authenticator, authorizer
+def bind(
+    *,
+    authenticator: Authenticator | None = None,
+    authorizer: Authorizer | None = None,
+    vault: Vault | None = None,
+) -> None:
+    """Make these the ports' implementations; what is left out stays. Binding again replaces them (a test's fakes)."""
+    global _authenticator, _authorizer, _vault
+    _authenticator = authenticator or _authenticator
+    _authorizer = authorizer or _authorizer
+    _vault = vault or _vault
 
 
 def get_authenticator() -> Authenticator:
@@ -98,3 +130,9 @@ def get_authorizer() -> Authorizer:
     if _authorizer is None:
         raise Misconfigured("No installed app binds protocol.ports.Authorizer.")
     return _authorizer
+
+
+def get_vault() -> Vault:
+    if _vault is None:
+        raise Misconfigured("No installed app binds protocol.ports.Vault.")
+    return _vault

@@ -13,6 +13,10 @@ class SecurityConfig(AppConfig):
         from protocol import ports
         from security import receivers  # noqa: F401  # importing it connects them
         from security.domain.authorization import PolicyAuthorizer
-        from security.services import CredentialsAuthenticator
+        from security.services import CredentialsAuthenticator, KeyringVault
 
-        ports.bind(authenticator=CredentialsAuthenticator(), authorizer=PolicyAuthorizer())
+        ports.bind(
+            authenticator=CredentialsAuthenticator(),
+            authorizer=PolicyAuthorizer(),
+            vault=KeyringVault(),
+        )

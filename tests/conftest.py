@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from django.conf import settings
 
+from tests.keys import ensure_keys
 from tests.services import IS_DAPHNE, Product, run_product, run_valkey
 
 TESTS = Path(__file__).parent
@@ -54,6 +55,13 @@ def touches_database(item: pytest.Item) -> bool:
     kind = item.path.relative_to(TESTS).parts[0]
     has_database = item.get_closest_marker("django_db") is not None or "db" in getattr(item, "fixturenames", ())
     return has_database or kind in {"e2e", "faults"}
+
+
+@pytest.fixture(autouse=True)
+def keys_of_the_ring(request: pytest.FixtureRequest) -> None:
+    """A test's database has the keys that a started server has."""
+    if request.node.get_closest_marker("django_db") or {"db", "transactional_db"} & set(request.fixturenames):
+        ensure_keys()
 
 
 @pytest.fixture(scope="session")

@@ -22,19 +22,21 @@ from msgspec import Meta
 from mcp_site.errors import BadEnvironment
 from mcp_site.settings.values import (
     Network,
-    decode_identity_key,
     is_address,
     is_loopback,
     is_service_url,
     parse_networks,
 )
 from mcp_site.settings.variables import PREFIX, PROJECT_ROOT, Variable, describe_variables, name_variable
+from security.domain.master_keys import MasterKeyInvalid, parse_master_keys
 
 CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY"})
 """Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
 POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 NEAR_MISS_RATIO: Final = 0.75
+MASTER_KEY_FIELDS: Final = ("master_key", "master_key_file", "master_key_command")
+"""Where the master key may come from: one of them."""
 
 _SECRET: Final[dict[str, Any]] = {"secret": True}
 _INTERNAL: Final[dict[str, Any]] = {"internal": True}
@@ -80,10 +82,24 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     ] = False
 
     secret_key: Annotated[str, Meta(min_length=50, description="Django's secret key.", extra=_SECRET)] = ""
-    identity_key: Annotated[
+    master_key: Annotated[
         str,
-        Meta(description="The server's Ed25519 identity: 32 bytes as base64url without padding.", extra=_SECRET),
+        Meta(
+            description="The key that wraps the key ring: 32 bytes as base64url. While it is changed two, the new one"
+            " first, with a comma between them.",
+            extra=_SECRET,
+        ),
     ] = ""
+    master_key_file: Annotated[
+        Path | None, Meta(description="A file with the master key, instead of `MCP_MASTER_KEY`.")
+    ] = None
+    master_key_command: Annotated[
+        str | None,
+        Meta(
+            description="A command that prints the master key, instead of `MCP_MASTER_KEY`; run without a shell by each"
+            " process that needs the key."
+        ),
+    ] = None
 
     debug: Annotated[bool, Meta(description="Django's debug pages; loopback only.")] = False
     log_level: Annotated[
@@ -178,8 +194,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         parse_networks(self.trusted_proxies, name="MCP_TRUSTED_PROXIES")
         parse_networks(self.http_allowed_networks, name="MCP_HTTP_ALLOWED_NETWORKS")
         _check_urls(self)
-        if self.identity_key:
-            decode_identity_key(self.identity_key)
+        _check_master_key(self)
         if self.default_tool_timeout_seconds > self.max_tool_timeout_seconds:
             raise ValueError("MCP_DEFAULT_TOOL_TIMEOUT_SECONDS: must not be above MCP_MAX_TOOL_TIMEOUT_SECONDS")
 
@@ -205,11 +220,6 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     def http_networks(self) -> tuple[Network, ...]:
         """``http_allowed_networks`` as networks."""
         return parse_networks(self.http_allowed_networks, name="MCP_HTTP_ALLOWED_NETWORKS")
-
-    @property
-    def identity_seed(self) -> bytes:
-        """The 32 bytes of the Ed25519 identity key."""
-        return decode_identity_key(self.identity_key)
 
 
 def list_variables() -> tuple[Variable, ...]:
@@ -273,6 +283,17 @@ def _check_transport(environment: Environment) -> None:
         raise ValueError("MCP_DEBUG: debug pages are for loopback only; unset it or MCP_BIND")
     if environment.failpoints and not environment.is_loopback:
         raise ValueError("MCP_FAILPOINTS: failpoints are for tests on loopback only; unset it or MCP_BIND")
+
+
+def _check_master_key(environment: Environment) -> None:
+    fields = [field for field in MASTER_KEY_FIELDS if getattr(environment, field)]
+    if len(fields) > 1:
+        raise ValueError(f"{name_variable(fields[1])}: {name_variable(fields[0])} is set too; give the key in one way")
+    if environment.master_key:
+        try:
+            parse_master_keys(environment.master_key)
+        except MasterKeyInvalid:
+            raise ValueError("MCP_MASTER_KEY: expected 32 bytes as base64url") from None
 
 
 def _check_urls(environment: Environment) -> None:

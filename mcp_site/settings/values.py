@@ -1,9 +1,7 @@
-"""What single values of the environment may be: addresses, networks, URLs, keys. Rules over several are elsewhere."""
+"""What single values of the environment may be: addresses, networks, URLs. Rules over several are elsewhere."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ipaddress
 from collections.abc import Collection, Iterable
 from typing import TypeAlias
@@ -48,18 +46,3 @@ def parse_networks(texts: Iterable[str], *, name: str) -> tuple[Network, ...]:
         except ValueError:
             raise ValueError(f"{name}: {text!r} is not a network such as 10.0.0.0/8") from None
     return tuple(networks)
-
-
-def decode_identity_key(text: str) -> bytes:
-    """The 32 bytes of an Ed25519 seed from base64url without padding.
-
-    Raises:
-        ValueError: it is something else; the text is not repeated.
-    """
-    try:
-        seed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        seed = b""
-    if len(seed) != 32:
-        raise ValueError("MCP_IDENTITY_KEY: expected 32 bytes as base64url")
-    return seed

@@ -6,6 +6,7 @@ Writes go through ``services``, reads through ``selectors``; what a pattern or a
 from security.models.accounts import Account, AccountManager, Grant, Role
 from security.models.audit import AppendOnly, AuditEvent, AuditQuerySet
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
+from security.models.keys import EncryptionKey
 from security.models.revocation import RevocationMark
 from security.models.validators import (
     MAX_SCOPES,
@@ -22,6 +23,7 @@ __all__ = [
     "AppendOnly",
     "AuditEvent",
     "AuditQuerySet",
+    "EncryptionKey",
     "Grant",
     "IssuedToken",
     "LoginFailure",

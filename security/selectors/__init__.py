@@ -16,6 +16,7 @@ from security.selectors.accounts import find_account_id, get_account, has_accoun
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
+from security.selectors.keys import list_keys
 from security.selectors.sessions import REVOKE_SESSIONS, may_revoke_session
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "has_accounts",
     "has_standing",
     "list_accounts_keyed_by",
+    "list_keys",
     "list_roles_and_grants",
     "may_revoke_session",
     "search_audit_events",

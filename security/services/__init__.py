@@ -14,6 +14,8 @@ from security.services.accounts import (
 from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
 from security.services.authentication import CredentialsAuthenticator
 from security.services.first_run import FirstAccounts, ensure_first_accounts
+from security.services.key_making import check_keys, ensure_first_keys
+from security.services.keyring import KeyringVault, get_keyring
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password
 from security.services.revocation import move_revocation_mark, revoke_session
@@ -25,12 +27,16 @@ __all__ = [
     "FirstAccounts",
     "IssuedKey",
     "IssuedTokens",
+    "KeyringVault",
+    "check_keys",
     "check_password",
     "create_account",
     "delete_grant",
     "delete_role",
     "ensure_first_accounts",
+    "ensure_first_keys",
     "generate_password",
+    "get_keyring",
     "issue_api_key",
     "issue_tokens",
     "move_revocation_mark",

@@ -33,6 +33,7 @@ from security.domain.authorization import AccountPrincipal, CredentialKind
 from security.domain.tokens import TokenInvalid, TokenKind, TokenState
 from security.models import Account, ApiKey, IssuedToken
 from security.selectors import RolesAndGrants, get_roles_and_grants, has_standing
+from security.services.keyring import note_revocation_mark
 from security.services.passwords import check_password
 from security.services.renewal import renew_principals
 from security.services.token_signing import verify_token
@@ -71,7 +72,9 @@ class CredentialsAuthenticator:
 
     def get_mark(self) -> int:
         """Where the mark stands that every revocation and change of rights moves on."""
-        return selectors.get_revocation_mark()
+        mark = selectors.get_revocation_mark()
+        note_revocation_mark(mark)
+        return mark
 
     def renew(self, principals: Sequence[Principal]) -> list[Principal | None]:
         """The principals as they are now, in the same order; ``None`` for one whose credential no longer counts."""
