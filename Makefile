@@ -16,7 +16,7 @@ LOCK = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 -
 	--no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults benchmark lint format lock stop reset runtime development
+.PHONY: help run test faults fuzz benchmark lint format lock stop reset runtime development
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1@/' | column -t -s@ 2>/dev/null \
@@ -30,6 +30,9 @@ test: development ## run the whole suite; it brings its own services
 
 faults: development ## a long run under a load while processes are killed at random; prints its table
 	@exec $(IN)python -m tests.faults.soak $(ARGS)
+
+fuzz: development ## 100,000 mutated frames and requests against a live server; prints its table
+	@exec $(IN)python -m tests.faults.fuzz $(ARGS)
 
 benchmark: development ## measure everything; writes benchmarks/results/
 	@exec $(IN)python -m benchmarks $(or $(ARGS),all)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
@@ -55,6 +56,10 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
             extensions[ABORT_EXTENSION] = {"abort": self.transport.abort}
 
     async def send(self, message: ASGISendEvent) -> None:
+        if self.close_sent and message["type"] == "websocket.send":
+            # The peer closed, or broke RFC 6455 and was failed, while an answer was on its way: that is the peer's
+            # doing, which the library would call the application's mistake.
+            raise ClientDisconnected
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             # Or the refusal, which any stranger may provoke, is logged as a failure of the application.

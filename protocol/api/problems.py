@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
 from msgspec import Struct
 
 from protocol.domain.messages import ErrorPayload, describe_error
@@ -70,6 +71,7 @@ def respond_with_error(error: MCPError, *, trace_id: str, status: int | None = N
     return respond_with_problem(make_problem(describe_error(error, trace_id=trace_id), status=status))
 
 
+@csrf_exempt  # as the API's own views: its callers have no cookie, and a form's page is no answer to them
 def show_not_found(_request: HttpRequest, *_: Any, **__: Any) -> HttpResponse:
     """The answer under the API's addresses where there is none."""
     trace_id = make_trace_id()

@@ -265,6 +265,9 @@ class OutgoingMessage(Struct, frozen=True, omit_defaults=True):
 def describe_field_error(error: msgspec.ValidationError) -> tuple[str, str]:
     """What is wrong and where: msgspec's message in two, e.g. ``("Expected `int`, got `str`", "limit")``."""
     reason, _, path = str(error).partition(" - at `$")
+    if reason.startswith("Invalid "):
+        # It repeats the value, which may be a key in the wrong place: errors hold no secret, the peer's own neither.
+        reason = reason.partition(" '")[0]
     # It repeats unknown names, which may be as long as the frame.
     return reason[:MAX_REASON_CHARACTERS], path.rstrip("`").lstrip(".")
 

@@ -19,3 +19,10 @@ def test_root_says_what_the_handshake_will_offer(client: Client) -> None:
 
 def test_root_only_tells(client: Client) -> None:
     assert client.post("/api/v1/", {}).status_code == 405
+
+
+def test_an_address_that_there_is_not_is_a_problem_whatever_the_method() -> None:
+    client = Client(enforce_csrf_checks=True)
+    for answer in (client.get("/api/v1/no/such/"), client.post("/api/v1/no/such/", {})):
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+        assert answer.json()["code"] == "protocol.unknown_command"
