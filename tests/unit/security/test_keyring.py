@@ -158,7 +158,9 @@ def test_another_master_key_opens_nothing() -> None:
         other.unwrap(label=WRAPPED_KEY.label, wrapped=WRAPPED)
 
 
-@pytest.mark.parametrize("wrapped", [b"", b"short", WRAPPED[:-1], WRAPPED + b"\0"])
+@pytest.mark.parametrize(
+    "wrapped", [b"", b"short", WRAPPED[:-1], WRAPPED + b"\0"], ids=["empty", "short", "less", "more"]
+)
 def test_a_wrapping_of_another_length_is_refused(wrapped: bytes) -> None:
     with pytest.raises(NotUnwrapped):
         MASTER.unwrap(label=WRAPPED_KEY.label, wrapped=wrapped)
