@@ -15,6 +15,7 @@ from typing import Any
 
 from channels.consumer import AsyncConsumer
 from django.conf import settings
+from django.http.request import split_domain_port, validate_host
 
 from protocol import sessions
 from protocol.database_threads import get_database_threads
@@ -22,6 +23,7 @@ from protocol.domain.codec import Codec, choose_codec
 from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import Limits, ServerInfo
+from protocol.domain.origins import is_allowed_origin
 from protocol.errors import MCPError
 from protocol.hub import Hub, drain, get_hub
 from protocol.link import Link
@@ -44,7 +46,7 @@ class MachineContextConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels h
         await receive()  # websocket.connect
         hub = get_hub()
         codec = choose_codec(list(scope.get("subprotocols", ())))
-        refusal = find_refusal(codec=codec, hub=hub)
+        refusal = find_refusal(codec=codec, hub=hub, scope=scope)
         if refusal is not None or codec is None:
             await refuse(scope, send, status=refusal or 400)
             return
@@ -118,13 +120,28 @@ async def end_session(link: Link, close_code: int | None) -> None:
         return
 
 
-def find_refusal(*, codec: Codec | None, hub: Hub) -> int | None:
+def find_refusal(*, codec: Codec | None, hub: Hub, scope: dict[str, Any]) -> int | None:
     """The HTTP status with which the upgrade is refused, if it is."""
+    if not has_allowed_origin(scope):
+        return 403
     if codec is None:
         return 400
     if hub.is_draining or len(hub.links) >= settings.MCP.max_connections:
         return 503
     return None
+
+
+def has_allowed_origin(scope: dict[str, Any]) -> bool:
+    """Whether it is no web page that connects, or one of ours, or one that the settings name."""
+    headers = dict(scope.get("headers", ()))
+    origin = headers.get(b"origin")
+    return is_allowed_origin(
+        None if origin is None else origin.decode("latin-1"),
+        host=headers.get(b"host", b"").decode("latin-1"),
+        is_secure=scope.get("scheme") == "wss",
+        allowed_origins=settings.MCP.allowed_origins,
+        is_own_host=lambda host: validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS),
+    )
 
 
 async def refuse(scope: dict[str, Any], send: Send, *, status: int) -> None:

@@ -69,11 +69,13 @@ INSTALLED_APPS = [
 INSTALLED_APPS += find_apps(MCP.apps, installed=INSTALLED_APPS)
 
 MIDDLEWARE = [
+    "mcp_site.web.headers.security_headers",
     "django.middleware.security.SecurityMiddleware",
     "mcp_site.static_files.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "mcp_site.console.sessions.note_activity",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -235,9 +237,18 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 
-SESSION_COOKIE_NAME = "mcp_session"
-CSRF_COOKIE_NAME = "mcp_csrf"
-SESSION_COOKIE_AGE = 12 * 60 * 60
+# A browser takes a cookie of such a name only with `Secure`, for the whole host, and from that host itself.
+COOKIE_PREFIX = "__Host-" if IS_TRANSPORT_SECURE else ""
+SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}mcp_session"
+CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}mcp_csrf"
+SESSION_ENGINE = "mcp_site.console.sessions"
+SESSION_COOKIE_AGE = MCP.console_session_hours * 60 * 60
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+# Lax, not Strict: a link to a page of the console, and an identity provider's way back, find the operator signed in.
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_FAILURE_VIEW = "mcp_site.web.error_pages.show_csrf_failure"
+# In the session, not in a cookie of their own.
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = IS_TRANSPORT_SECURE
 SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
 # Only under names that were given: a browser would hold `localhost` to it for every other server on the machine.

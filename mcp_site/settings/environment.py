@@ -22,6 +22,7 @@ from msgspec import Meta
 from mcp_site.errors import BadEnvironment
 from mcp_site.settings.values import (
     Network,
+    check_origins,
     is_address,
     is_loopback,
     is_service_url,
@@ -76,6 +77,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     allowed_hosts: Annotated[
         tuple[str, ...],
         Meta(description="Host names, comma-separated, under which the console is reached, besides loopback's."),
+    ] = ()
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Web pages, comma-separated, as `https://app.example`, that may open a WebSocket, besides the"
+            " server's own."
+        ),
     ] = ()
     allow_insecure_transport: Annotated[
         bool, Meta(description="Accept plaintext from beyond loopback. For closed test networks only.")
@@ -146,6 +154,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         float, Meta(ge=1, le=3600, description="How long a stop waits for what still runs before it cuts it off.")
     ] = 8
 
+    console_idle_minutes: Annotated[
+        int, Meta(ge=1, le=10_080, description="How long somebody stays signed in to the console who does nothing.")
+    ] = 60
+    console_session_hours: Annotated[
+        int, Meta(ge=1, le=720, description="How long somebody stays signed in to the console at most.")
+    ] = 12
+
     access_token_minutes: Annotated[int, Meta(ge=1, le=720, description="How long an access token lasts.")] = 15
     refresh_token_days: Annotated[
         int, Meta(ge=1, le=365, description="How long a refresh token lasts that is not used; its use makes a new one.")
@@ -193,6 +208,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         _check_transport(self)
         parse_networks(self.trusted_proxies, name="MCP_TRUSTED_PROXIES")
         parse_networks(self.http_allowed_networks, name="MCP_HTTP_ALLOWED_NETWORKS")
+        check_origins(self.allowed_origins, name="MCP_ALLOWED_ORIGINS")
         _check_urls(self)
         _check_master_key(self)
         if self.default_tool_timeout_seconds > self.max_tool_timeout_seconds:

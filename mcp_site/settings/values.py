@@ -46,3 +46,17 @@ def parse_networks(texts: Iterable[str], *, name: str) -> tuple[Network, ...]:
         except ValueError:
             raise ValueError(f"{name}: {text!r} is not a network such as 10.0.0.0/8") from None
     return tuple(networks)
+
+
+def check_origins(texts: Iterable[str], *, name: str) -> None:
+    """Hold the variable ``name`` to origins as browsers write them (RFC 6454, section 6.2).
+
+    Raises:
+        ValueError: one is none.
+    """
+    for text in texts:
+        parts = urlsplit(text)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or text != f"{parts.scheme}://{parts.netloc}":
+            raise ValueError(f"{name}: {text!r} is not an origin such as https://app.example")
+        if "@" in parts.netloc or text != text.lower():
+            raise ValueError(f"{name}: {text!r} is not as browsers write it, in small letters and without a name")

@@ -15,11 +15,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests.services import Product, run_product
 
 HANDSHAKE_SECONDS = 1
+NAMED_ORIGIN = "https://app.example"
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
@@ -58,6 +61,7 @@ def tls_product(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Pat
         "MCP_TLS_CERT": str(certificate[0]),
         "MCP_TLS_KEY": str(certificate[1]),
         "MCP_HANDSHAKE_TIMEOUT_SECONDS": str(HANDSHAKE_SECONDS),
+        "MCP_ALLOWED_ORIGINS": NAMED_ORIGIN,
     }
     with run_product(tmp_path_factory.mktemp("tls") / "var", **variables) as product:
         yield product
@@ -105,6 +109,31 @@ def test_the_socket_works_over_tls(tls_product: Product, context: ssl.SSLContext
     with connect(tls_product.websocket_url, ssl=context, compression="deflate") as client:
         assert client.response is not None
         assert "Sec-WebSocket-Extensions" not in client.response.headers, "permessage-deflate was agreed"
+
+
+def test_web_pages_are_let_in_by_their_origin(tls_product: Product, context: ssl.SSLContext) -> None:
+    own = tls_product.url.rstrip("/")
+    for origin in (Origin(own), Origin(NAMED_ORIGIN), None):
+        with connect(tls_product.websocket_url, ssl=context, origin=origin) as client:
+            assert client.response is not None
+            assert "Server" not in client.response.headers
+    for refused in ("https://evil.example", own.replace("https", "http"), "null"):
+        with (
+            pytest.raises(InvalidStatus) as caught,
+            connect(tls_product.websocket_url, ssl=context, origin=Origin(refused)),
+        ):
+            pass
+        assert caught.value.response.status_code == 403
+
+
+def test_cookies_over_tls_are_bound_to_the_host(tls_product: Product, context: ssl.SSLContext) -> None:
+    request = f"GET /admin/login/ HTTP/1.1\r\nHost: {urlsplit(tls_product.url).netloc}\r\nConnection: close\r\n\r\n"
+    with open_tls(tls_product, context) as connection:
+        connection.sendall(request.encode())
+        answer = read_to_end(connection).decode()
+    (cookie,) = [line for line in answer.splitlines() if line.lower().startswith("set-cookie:")]
+    assert cookie.partition(" ")[2].startswith("__Host-mcp_csrf=")
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= {part.strip() for part in cookie.split(";")}
 
 
 def test_plain_text_on_the_tls_port_gets_nothing(tls_product: Product) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator
+from importlib import import_module
 from typing import Final
 
 import msgspec
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth import get_user
-from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden, StreamingHttpResponse
 
 from protocol.database_threads import get_database_threads, release_request_thread
@@ -53,7 +53,7 @@ async def watch_execution(request: HttpRequest, execution_id: uuid.UUID) -> Http
 def may_watch(*, session_key: str, execution_id: uuid.UUID) -> bool:
     """Whether the session stands and its account may see the run. Asks the database, for all of it, each time."""
     request = HttpRequest()
-    request.session = SessionStore(session_key)
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
     request.user = get_user(request)
     page = admin.site.get_model_admin(Execution)
     return (
