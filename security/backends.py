@@ -8,7 +8,10 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.backends import ModelBackend
 from django.http import HttpRequest
 
-from protocol.errors import AuthenticationFailed
+from protocol import denials
+from protocol.errors import AuthenticationFailed, SecurityError
+from protocol.link import make_trace_id
+from protocol.ports import Door
 from security import services
 from security.models import Account
 
@@ -19,17 +22,30 @@ class PasswordBackend(ModelBackend):
     def authenticate(
         self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
     ) -> Account | None:
-        """The person; ``None`` where name and password are not a person's.
+        """The person; ``None`` where name and password are not a person's. A refusal is on record by then.
 
         Raises:
             LockedOut: there were too many wrong ones.
+            MCPError: the refusal cannot be recorded.
         """
         if username is None or password is None:
             return None
         address = None if request is None else request.META.get("REMOTE_ADDR")
         try:
             return services.check_password(username=username, password=password, remote_address=address)
-        except AuthenticationFailed:
+        except SecurityError as error:
+            denial = denials.make_denial(
+                error,
+                door=Door.CONSOLE,
+                remote_address=address,
+                principal=None,
+                kind="credentials",
+                subject="password",
+                trace_id=make_trace_id(),
+            )
+            told = denials.record_here(denial, error)
+            if not isinstance(told, AuthenticationFailed):
+                raise told from error
             return None
 
     async def aauthenticate(

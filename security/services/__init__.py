@@ -18,11 +18,13 @@ from security.services.key_making import check_keys, ensure_first_keys
 from security.services.keyring import KeyringVault, get_keyring
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password
+from security.services.recording import AuditRecorder
 from security.services.revocation import move_revocation_mark, revoke_session
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
+    "AuditRecorder",
     "CredentialsAuthenticator",
     "FirstAccounts",
     "IssuedKey",
