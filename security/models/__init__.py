@@ -15,6 +15,7 @@ from security.models.audit import (
 )
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
 from security.models.keys import EncryptionKey
+from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
 from security.models.revocation import RevocationMark
 from security.models.validators import (
     MAX_SCOPES,
@@ -24,6 +25,8 @@ from security.models.validators import (
 )
 
 __all__ = [
+    "MAX_HOST_LENGTH",
+    "MAX_PURPOSE_LENGTH",
     "MAX_SCOPES",
     "Account",
     "AccountManager",
@@ -38,6 +41,8 @@ __all__ = [
     "Grant",
     "IssuedToken",
     "LoginFailure",
+    "PortLease",
+    "PortQuarantine",
     "RevocationMark",
     "Role",
     "UnsealedEvent",

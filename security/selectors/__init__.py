@@ -17,6 +17,22 @@ from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_event
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
 from security.selectors.keys import list_keys
+from security.selectors.port_leases import (
+    PortLeaseFilters,
+    PortLeasePage,
+    PortLeaseView,
+    PortStatus,
+    check_port,
+    count_account_leases,
+    describe_lease,
+    get_port_lease,
+    list_port_leases,
+    list_recent_ports,
+    list_taken_ports,
+    may_act_on_lease,
+    may_allocate_port,
+    may_lift_quarantine,
+)
 from security.selectors.sessions import REVOKE_SESSIONS, may_revoke_session
 
 __all__ = [
@@ -25,7 +41,14 @@ __all__ = [
     "REVOKE_SESSIONS",
     "Explanation",
     "KeyNotFound",
+    "PortLeaseFilters",
+    "PortLeasePage",
+    "PortLeaseView",
+    "PortStatus",
     "RolesAndGrants",
+    "check_port",
+    "count_account_leases",
+    "describe_lease",
     "explain_access",
     "filter_api_keys",
     "filter_audit_events_by_actor",
@@ -34,13 +57,20 @@ __all__ = [
     "get_account_principal",
     "get_identity_fingerprint",
     "get_password_stamp",
+    "get_port_lease",
     "get_revocation_mark",
     "get_roles_and_grants",
     "has_accounts",
     "has_standing",
     "list_accounts_keyed_by",
     "list_keys",
+    "list_port_leases",
+    "list_recent_ports",
     "list_roles_and_grants",
+    "list_taken_ports",
+    "may_act_on_lease",
+    "may_allocate_port",
+    "may_lift_quarantine",
     "may_revoke_session",
     "search_audit_events",
 ]

@@ -18,6 +18,24 @@ from security.services.key_making import check_keys, ensure_first_keys
 from security.services.keyring import KeyringVault, get_keyring
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_password
+from security.services.port_lease_ends import (
+    drain_port_lease,
+    end_execution_leases,
+    end_session_leases,
+    lift_quarantine,
+    purge_port_leases,
+    release_port_lease,
+    settle_port_leases,
+    sweep_port_leases,
+)
+from security.services.port_leases import (
+    GrantedLease,
+    LeasedPort,
+    LeaseRequest,
+    allocate_port,
+    lease_port_for_execution,
+    renew_port_lease,
+)
 from security.services.recording import AuditRecorder
 from security.services.revocation import move_revocation_mark, revoke_session
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
@@ -27,26 +45,38 @@ __all__ = [
     "AuditRecorder",
     "CredentialsAuthenticator",
     "FirstAccounts",
+    "GrantedLease",
     "IssuedKey",
     "IssuedTokens",
     "KeyringVault",
+    "LeaseRequest",
+    "LeasedPort",
+    "allocate_port",
     "check_keys",
     "check_password",
     "create_account",
     "delete_grant",
     "delete_role",
+    "drain_port_lease",
+    "end_execution_leases",
+    "end_session_leases",
     "ensure_first_accounts",
     "ensure_first_keys",
     "generate_password",
     "get_keyring",
     "issue_api_key",
     "issue_tokens",
+    "lease_port_for_execution",
+    "lift_quarantine",
     "move_revocation_mark",
     "purge_login_failures",
+    "purge_port_leases",
     "purge_tokens",
     "refresh_tokens",
+    "release_port_lease",
     "remove_password",
     "rename_api_key",
+    "renew_port_lease",
     "reset_password",
     "revoke_api_key",
     "revoke_session",
@@ -55,4 +85,6 @@ __all__ = [
     "save_grant",
     "save_role",
     "set_password",
+    "settle_port_leases",
+    "sweep_port_leases",
 ]
