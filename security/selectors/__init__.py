@@ -14,6 +14,18 @@ from security.selectors.access import (
 )
 from security.selectors.accounts import find_account_id, get_account, has_accounts, list_accounts_keyed_by
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
+from security.selectors.audit_chain import (
+    Verification,
+    add_unsealed,
+    export_chain,
+    get_chain_position,
+    get_first_head_from,
+    get_last_head,
+    iterate_seals,
+    verify_chain,
+    verify_event,
+    verify_recent,
+)
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
 from security.selectors.keys import list_keys
@@ -46,22 +58,29 @@ __all__ = [
     "PortLeaseView",
     "PortStatus",
     "RolesAndGrants",
+    "Verification",
+    "add_unsealed",
     "check_port",
     "count_account_leases",
     "describe_lease",
     "explain_access",
+    "export_chain",
     "filter_api_keys",
     "filter_audit_events_by_actor",
     "find_account_id",
     "get_account",
     "get_account_principal",
+    "get_chain_position",
+    "get_first_head_from",
     "get_identity_fingerprint",
+    "get_last_head",
     "get_password_stamp",
     "get_port_lease",
     "get_revocation_mark",
     "get_roles_and_grants",
     "has_accounts",
     "has_standing",
+    "iterate_seals",
     "list_accounts_keyed_by",
     "list_keys",
     "list_port_leases",
@@ -73,4 +92,7 @@ __all__ = [
     "may_lift_quarantine",
     "may_revoke_session",
     "search_audit_events",
+    "verify_chain",
+    "verify_event",
+    "verify_recent",
 ]

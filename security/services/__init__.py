@@ -13,6 +13,16 @@ from security.services.accounts import (
 )
 from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
 from security.services.authentication import CredentialsAuthenticator
+from security.services.changes import (
+    CHANGE_KINDS,
+    MEMBERSHIP_ACTIONS,
+    MEMBERSHIPS,
+    load_stored,
+    record_clearing,
+    record_delete,
+    record_membership,
+    record_save,
+)
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
 from security.services.keyring import KeyringVault, get_keyring
@@ -36,12 +46,20 @@ from security.services.port_leases import (
     lease_port_for_execution,
     renew_port_lease,
 )
-from security.services.recording import AuditRecorder
+from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record_console
 from security.services.revocation import move_revocation_mark, revoke_session
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
+from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
+    "BATCH",
+    "CHANGE_KINDS",
+    "MEMBERSHIPS",
+    "MEMBERSHIP_ACTIONS",
+    "SEALED_WITHIN",
+    "SIGN_IN",
+    "SIGN_OUT",
     "AuditRecorder",
     "CredentialsAuthenticator",
     "FirstAccounts",
@@ -62,16 +80,23 @@ __all__ = [
     "end_session_leases",
     "ensure_first_accounts",
     "ensure_first_keys",
+    "find_audit_key",
     "generate_password",
     "get_keyring",
     "issue_api_key",
     "issue_tokens",
     "lease_port_for_execution",
     "lift_quarantine",
+    "load_stored",
     "move_revocation_mark",
     "purge_login_failures",
     "purge_port_leases",
     "purge_tokens",
+    "record_clearing",
+    "record_console",
+    "record_delete",
+    "record_membership",
+    "record_save",
     "refresh_tokens",
     "release_port_lease",
     "remove_password",
@@ -84,7 +109,9 @@ __all__ = [
     "save_account",
     "save_grant",
     "save_role",
+    "seal_events",
     "set_password",
     "settle_port_leases",
+    "sign_chain",
     "sweep_port_leases",
 ]

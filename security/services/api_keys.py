@@ -7,16 +7,22 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
+from protocol.acting import get_acting
+from protocol.ports import Resource
 from security.domain import api_keys
 from security.models import Account, ApiKey
+from security.services import audit
 from security.services.revocation import move_revocation_mark
 
 logger = logging.getLogger(__name__)
+
+REVOKE_KEY: Final = "api_keys.revoke"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +60,9 @@ def issue_api_key(
         created_by=created_by,
     )
     api_key.full_clean()
-    api_key.save(force_insert=True)
+    # One transaction: a receiver puts it on record.
+    with transaction.atomic():
+        api_key.save(force_insert=True)
     logger.info("API key %s of %s issued by %s", api_key.id, account, created_by or "the command line")
     return IssuedKey(api_key=api_key, secret=material.secret)
 
@@ -67,7 +75,8 @@ def rename_api_key(*, api_key: ApiKey, name: str) -> None:
     """
     api_key.name = name
     api_key.full_clean()
-    api_key.save(update_fields=["name"])
+    with transaction.atomic():
+        api_key.save(update_fields=["name"])
 
 
 def revoke_api_key(*, api_key: ApiKey, revoked_by: Account | None = None) -> bool:
@@ -79,8 +88,21 @@ def revoke_api_key(*, api_key: ApiKey, revoked_by: Account | None = None) -> boo
     with transaction.atomic():
         is_revoked_now = bool(ApiKey.objects.filter(pk=api_key.pk, revoked_at__isnull=True).update(revoked_at=now))
         if is_revoked_now:
+            _record_revocation(api_key)
             move_revocation_mark()
     api_key.refresh_from_db(fields=["revoked_at"])
     if is_revoked_now:
         logger.info("API key %s revoked by %s", api_key.id, revoked_by or "the command line")
     return is_revoked_now
+
+
+def _record_revocation(api_key: ApiKey) -> None:
+    acting = get_acting()
+    audit.record_event(
+        action=REVOKE_KEY,
+        principal=None if acting is None else acting.find_principal(),
+        resource=Resource(kind="api_key", name=str(api_key)[:255], owner_id=api_key.account_id),
+        outcome="revoked",
+        trace_id="" if acting is None else acting.trace_id,
+        data={"id": str(api_key.pk), "account_id": str(api_key.account_id)},
+    )
