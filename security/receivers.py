@@ -1,5 +1,6 @@
-"""What follows from a change elsewhere: rights that changed reach open connections, a session's end frees its ports, and
-what changes who may do what is put on record; so are a person's signing in to the console and out of it.
+"""What follows from a change elsewhere: rights that changed reach open connections, a session's end frees its ports.
+
+What changes who may do what is put on record; so are a person's signing in to the console and out of it.
 
 Whatever changes an account, a role or a grant through the ORM moves the mark that open connections are watched by.
 

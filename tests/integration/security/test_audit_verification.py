@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 from collections.abc import Callable, Iterator
@@ -293,7 +294,7 @@ def export(path: Path, *arguments: str) -> list[str]:
 def publish_keys() -> dict[str, Any]:
     """The public audit key as a key set has it."""
     key = get_keyring().get_signing_key(KeyPurpose.AUDIT)
-    public = audit_chain.base64.urlsafe_b64encode(key.private_key.public_key().public_bytes_raw()).decode().rstrip("=")
+    public = base64.urlsafe_b64encode(key.private_key.public_key().public_bytes_raw()).decode().rstrip("=")
     return {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": key.id, "x": public}]}
 
 
