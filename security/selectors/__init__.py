@@ -14,6 +14,7 @@ from security.selectors.access import (
 )
 from security.selectors.accounts import find_account_id, get_account, has_accounts, list_accounts_keyed_by
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
+from security.selectors.command_keys import CommandKeys, find_command_key, get_command_keys, list_command_keys
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
 from security.selectors.keys import list_keys
@@ -39,6 +40,7 @@ __all__ = [
     "MAX_FOUND",
     "MAX_SEARCHED",
     "REVOKE_SESSIONS",
+    "CommandKeys",
     "Explanation",
     "KeyNotFound",
     "PortLeaseFilters",
@@ -53,8 +55,10 @@ __all__ = [
     "filter_api_keys",
     "filter_audit_events_by_actor",
     "find_account_id",
+    "find_command_key",
     "get_account",
     "get_account_principal",
+    "get_command_keys",
     "get_identity_fingerprint",
     "get_password_stamp",
     "get_port_lease",
@@ -63,6 +67,7 @@ __all__ = [
     "has_accounts",
     "has_standing",
     "list_accounts_keyed_by",
+    "list_command_keys",
     "list_keys",
     "list_port_leases",
     "list_recent_ports",

@@ -13,6 +13,8 @@ from security.services.accounts import (
 )
 from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
 from security.services.authentication import CredentialsAuthenticator
+from security.services.channels import IdentityKeyAgreer
+from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
 from security.services.keyring import KeyringVault, get_keyring
@@ -46,6 +48,7 @@ __all__ = [
     "CredentialsAuthenticator",
     "FirstAccounts",
     "GrantedLease",
+    "IdentityKeyAgreer",
     "IssuedKey",
     "IssuedTokens",
     "KeyringVault",
@@ -54,6 +57,7 @@ __all__ = [
     "allocate_port",
     "check_keys",
     "check_password",
+    "check_public_key",
     "create_account",
     "delete_grant",
     "delete_role",
@@ -73,12 +77,14 @@ __all__ = [
     "purge_port_leases",
     "purge_tokens",
     "refresh_tokens",
+    "register_command_key",
     "release_port_lease",
     "remove_password",
     "rename_api_key",
     "renew_port_lease",
     "reset_password",
     "revoke_api_key",
+    "revoke_command_key",
     "revoke_session",
     "revoke_token",
     "save_account",
