@@ -26,6 +26,7 @@ from security.selectors.audit_chain import (
     verify_event,
     verify_recent,
 )
+from security.selectors.command_keys import CommandKeys, find_command_key, get_command_keys, list_command_keys
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
 from security.selectors.keys import list_keys
@@ -51,6 +52,7 @@ __all__ = [
     "MAX_FOUND",
     "MAX_SEARCHED",
     "REVOKE_SESSIONS",
+    "CommandKeys",
     "Explanation",
     "KeyNotFound",
     "PortLeaseFilters",
@@ -68,9 +70,11 @@ __all__ = [
     "filter_api_keys",
     "filter_audit_events_by_actor",
     "find_account_id",
+    "find_command_key",
     "get_account",
     "get_account_principal",
     "get_chain_position",
+    "get_command_keys",
     "get_first_head_from",
     "get_identity_fingerprint",
     "get_last_head",
@@ -82,6 +86,7 @@ __all__ = [
     "has_standing",
     "iterate_seals",
     "list_accounts_keyed_by",
+    "list_command_keys",
     "list_keys",
     "list_port_leases",
     "list_recent_ports",

@@ -23,6 +23,8 @@ from security.services.changes import (
     record_membership,
     record_save,
 )
+from security.services.channels import IdentityKeyAgreer
+from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
 from security.services.keyring import KeyringVault, get_keyring
@@ -64,6 +66,7 @@ __all__ = [
     "CredentialsAuthenticator",
     "FirstAccounts",
     "GrantedLease",
+    "IdentityKeyAgreer",
     "IssuedKey",
     "IssuedTokens",
     "KeyringVault",
@@ -72,6 +75,7 @@ __all__ = [
     "allocate_port",
     "check_keys",
     "check_password",
+    "check_public_key",
     "create_account",
     "delete_grant",
     "delete_role",
@@ -98,12 +102,14 @@ __all__ = [
     "record_membership",
     "record_save",
     "refresh_tokens",
+    "register_command_key",
     "release_port_lease",
     "remove_password",
     "rename_api_key",
     "renew_port_lease",
     "reset_password",
     "revoke_api_key",
+    "revoke_command_key",
     "revoke_session",
     "revoke_token",
     "save_account",
