@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import redis
 
-from mcp_site.settings.secrets import generate_identity_key, generate_secret_key
+from mcp_site.settings.secrets import generate_secret_key
 from tests.client import open_session
 from tests.e2e.conftest import Keys, make_keys
 from tests.services import Product, run_product, run_valkey, wait_until
