@@ -11,7 +11,15 @@ from security.services.accounts import (
     save_account,
     set_password,
 )
-from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
+from security.services.addresses import delete_address_rule, disable_address_rules, refuse_lock_out, save_address_rule
+from security.services.api_keys import (
+    DEFAULT_OVERLAP,
+    IssuedKey,
+    issue_api_key,
+    rename_api_key,
+    revoke_api_key,
+    rotate_api_key,
+)
 from security.services.authentication import CredentialsAuthenticator
 from security.services.changes import (
     CHANGE_KINDS,
@@ -29,15 +37,9 @@ from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
 from security.services.keyring import KeyringVault, get_keyring
 from security.services.limiting import SharedLimiter
-from security.services.limits import (
-    LimitStanding,
-    delete_limit,
-    list_standings,
-    purge_limit_usage,
-    save_limit,
-)
+from security.services.limits import LimitStanding, delete_limit, list_standings, purge_limit_usage, save_limit
 from security.services.lockout import purge_login_failures
-from security.services.passwords import check_password
+from security.services.passwords import check_password, sign_in_to_console
 from security.services.port_lease_ends import (
     drain_port_lease,
     end_execution_leases,
@@ -60,11 +62,19 @@ from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record
 from security.services.revocation import move_revocation_mark, revoke_session
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
 from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
+from security.services.sessions import (
+    EndedSessions,
+    end_sign_ins,
+    revoke_all_sessions,
+    revoke_session,
+    revoke_token_family,
+)
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
     "BATCH",
     "CHANGE_KINDS",
+    "DEFAULT_OVERLAP",
     "MEMBERSHIPS",
     "MEMBERSHIP_ACTIONS",
     "SEALED_WITHIN",
@@ -72,6 +82,7 @@ __all__ = [
     "SIGN_OUT",
     "AuditRecorder",
     "CredentialsAuthenticator",
+    "EndedSessions",
     "FirstAccounts",
     "GrantedLease",
     "IdentityKeyAgreer",
@@ -87,12 +98,15 @@ __all__ = [
     "check_password",
     "check_public_key",
     "create_account",
+    "delete_address_rule",
     "delete_grant",
     "delete_limit",
     "delete_role",
+    "disable_address_rules",
     "drain_port_lease",
     "end_execution_leases",
     "end_session_leases",
+    "end_sign_ins",
     "ensure_first_accounts",
     "ensure_first_keys",
     "find_audit_key",
@@ -115,17 +129,22 @@ __all__ = [
     "record_membership",
     "record_save",
     "refresh_tokens",
+    "refuse_lock_out",
     "register_command_key",
     "release_port_lease",
     "remove_password",
     "rename_api_key",
     "renew_port_lease",
     "reset_password",
+    "revoke_all_sessions",
     "revoke_api_key",
     "revoke_command_key",
     "revoke_session",
     "revoke_token",
+    "revoke_token_family",
+    "rotate_api_key",
     "save_account",
+    "save_address_rule",
     "save_grant",
     "save_limit",
     "save_role",
@@ -133,5 +152,6 @@ __all__ = [
     "set_password",
     "settle_port_leases",
     "sign_chain",
+    "sign_in_to_console",
     "sweep_port_leases",
 ]
