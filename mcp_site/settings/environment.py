@@ -19,6 +19,8 @@ from msgspec import Meta
 
 from mcp_site.errors import BadEnvironment
 from mcp_site.settings.values import (
+    POSTGRESQL_SCHEMES,
+    REDIS_SCHEMES,
     Network,
     check_master_key,
     check_origins,
@@ -31,6 +33,7 @@ from mcp_site.settings.variables import (
     PREFIX,
     PROJECT_ROOT,
     Variable,
+    decode_path,
     describe_variables,
     explain,
     name_variable,
@@ -40,8 +43,6 @@ from security.domain.port_ranges import PortPool, make_pool
 
 CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY", "MCP_FINGERPRINT", "MCP_SIGNING_KEY"})
 """Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
-POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
-REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 MASTER_KEY_FIELDS: Final = ("master_key", "master_key_file", "master_key_command")
 """Where the master key may come from: one of them."""
 
@@ -346,7 +347,7 @@ def parse_environment(values: Mapping[str, str]) -> Environment:
         if variables[name].type == "list":
             given[name] = [item.strip() for item in text.split(",") if item.strip()]
     try:
-        return msgspec.convert(given, Environment, strict=False, dec_hook=_decode)
+        return msgspec.convert(given, Environment, strict=False, dec_hook=decode_path)
     except msgspec.ValidationError as error:
         raise BadEnvironment(explain(str(error), given, variables)) from None
 
@@ -393,9 +394,3 @@ def _check_urls(environment: Environment) -> None:
             raise ValueError(f"{name_variable(field)}: expected a URL that begins with {expected}")
     if environment.celery_broker_url is not None and "://" not in environment.celery_broker_url:
         raise ValueError("CELERY_BROKER_URL: expected a URL")
-
-
-def _decode(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str):
-        return Path(value).expanduser().absolute()
-    raise NotImplementedError(kind)

@@ -119,3 +119,10 @@ def explain(message: str, given: Mapping[str, Any], variables: Mapping[str, Vari
     expected = " ".join(part for part in (variable.type, variable.bounds) if part)
     value = "" if variable.is_secret else f", not {given[variable.name]!r}"
     return f"{variable.name}: expected {expected}{value}"
+
+
+def decode_path(kind: type, value: object) -> object:
+    """What msgspec asks for types that it does not know: an absolute path."""
+    if kind is Path and isinstance(value, str):
+        return Path(value).expanduser().absolute()
+    raise NotImplementedError(kind)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+from unfold.forms import AdminPasswordChangeForm, BaseDialogForm, UserChangeForm, UserCreationForm
 
-from security import services
-from security.admin.permissions import SuperuserWrites
+from protocol.admin import describe_refusal, get_row, lead_to
+from protocol.errors import MCPError
+from protocol.link import make_trace_id
+from security import selectors, services
+from security.admin.permissions import SuperuserWrites, get_principal
 from security.models import Account
 
 
@@ -61,6 +65,7 @@ class AccountPasswordForm(AdminPasswordChangeForm):
 @admin.register(Account)
 class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # not subscriptable at run time
     form = AccountChangeForm
+    actions_detail = ["sign_out"]
     add_form = AccountCreationForm
     change_password_form = AccountPasswordForm
     list_display = ["username", "display_name", "kind", "role_names", "is_active", "is_staff", "last_login"]
@@ -117,6 +122,39 @@ class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignor
 
     def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
         services.save_account(account=obj)
+
+    def has_sign_out_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """By the policy, which the service asks too."""
+        account = self.get_object(request, object_id)
+        return account is not None and selectors.may_revoke_all_sessions(
+            principal=get_principal(request), account_id=account.pk
+        )
+
+    @action(
+        description="Sign out everywhere",
+        icon="logout",
+        variant=ActionVariant.DANGER,
+        permissions=["view", "sign_out"],
+        dialog={
+            "title": "Sign this account out everywhere?",
+            "description": "Its connections close, and its tokens and console sign-ins count no more. Its API keys do.",
+            "form_class": None,
+            "form_submit_text": "Sign out",
+        },
+    )
+    def sign_out(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        account: Account = get_row(self, request, object_id)
+        try:
+            ended = services.revoke_all_sessions(
+                username=account.username, principal=get_principal(request), trace_id=make_trace_id()
+            )
+        except MCPError as error:
+            self.message_user(request, describe_refusal(error), messages.ERROR)
+            return lead_to(self, account.pk)
+        self.log_change(request, account, "Signed out everywhere.")
+        said = f"{ended.sessions} connections and {ended.token_families} sign-ins by token have ended."
+        self.message_user(request, said, messages.SUCCESS)
+        return lead_to(self, account.pk)
 
     @display(description="left")
     def limits_left(self, obj: Account) -> SafeString:

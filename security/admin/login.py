@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from unfold.forms import AuthenticationForm
 
+from protocol.errors import IpDenied
 from security.errors import LockedOut
 
 
@@ -17,6 +18,8 @@ class ConsoleLoginForm(AuthenticationForm):
             return cast("dict[str, Any]", super().clean())
         except LockedOut as error:
             raise ValidationError(describe_lock(error), code="locked_out") from error
+        except IpDenied as error:
+            raise ValidationError("This account is not let in from your address.", code="ip_denied") from error
 
 
 def describe_lock(error: LockedOut) -> str:

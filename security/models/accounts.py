@@ -16,11 +16,13 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from uuid_utils.compat import uuid7
 
 from protocol.domain.messages import SecurityLevel
 from security.domain import policy
-from security.models.validators import validate_action_pattern, validate_resource_pattern
+from security.domain.conditions import parse_conditions
+from security.models.validators import validate_action_pattern, validate_conditions, validate_resource_pattern
 
 
 class Role(models.Model):
@@ -30,12 +32,26 @@ class Role(models.Model):
         max_length=100, unique=True, validators=[RegexValidator(r"\A[a-z0-9][a-z0-9_-]*\Z", "Use a-z, 0-9, - and _.")]
     )
     description = models.CharField(max_length=500, blank=True)
+    minimum_level = models.CharField(
+        "demanded security level",
+        max_length=10,
+        blank=True,
+        choices=[(level.value, level.value) for level in SecurityLevel],
+        help_text="What the role allows counts on connections of this level and above; empty: on all. What it denies "
+        "counts on all.",
+    )
     is_builtin = models.BooleanField(
         "built in", default=False, editable=False, help_text="Comes with the server and is not changed by hand."
     )
 
     class Meta:
         ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(minimum_level__in=["", *(level.value for level in SecurityLevel)]),
+                name="security_role_level_known",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -58,14 +74,22 @@ class Grant(models.Model):
     resource_pattern = models.CharField(
         max_length=policy.MAX_PATTERN_LENGTH,
         validators=[validate_resource_pattern],
-        help_text="tool:files.*, execution:*@own (only what the account owns), or *:* for everything.",
+        help_text="tool:files.*, execution:*@own (only what the account owns), tool:*@label=production (only what "
+        "bears the label), or *:* for everything.",
+    )
+    conditions = models.JSONField(
+        default=dict,
+        blank=True,
+        validators=[validate_conditions],
+        help_text='When the grant counts, as {"networks": ["10.0.0.0/8"], "minimum_level": "high"}; {}: always.',
     )
 
     class Meta:
         ordering = ["action_pattern", "resource_pattern", "effect"]
         constraints = [
             models.UniqueConstraint(
-                fields=["role", "effect", "action_pattern", "resource_pattern"], name="security_grant_unique"
+                fields=["role", "effect", "action_pattern", "resource_pattern", "conditions"],
+                name="security_grant_unique",
             ),
             models.CheckConstraint(
                 condition=Q(effect__in=[effect.value for effect in policy.Effect]), name="security_grant_effect_known"
@@ -73,7 +97,8 @@ class Grant(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.effect} {self.action_pattern} on {self.resource_pattern}"
+        words = parse_conditions(self.conditions).describe()
+        return f"{self.effect} {self.action_pattern} on {self.resource_pattern}{f', only {words}' if words else ''}"
 
 
 class AccountManager(BaseUserManager["Account"]):
@@ -122,6 +147,9 @@ class Account(AbstractBaseUser, PermissionsMixin):
         help_text="The highest level at which this account's connections may send messages.",
     )
     roles = models.ManyToManyField(Role, related_name="accounts", blank=True)
+    sign_in_epoch = models.PositiveIntegerField(
+        default=0, editable=False, help_text="Moved on, it ends everything that the account signed in to by password."
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects: ClassVar[AccountManager] = AccountManager()
@@ -164,6 +192,15 @@ class Account(AbstractBaseUser, PermissionsMixin):
     @property
     def is_service(self) -> bool:
         return self.kind == self.Kind.SERVICE
+
+    def _get_session_auth_hash(self, secret: str | None = None) -> str:
+        # Django's, and what it is made of moves on when all sign-ins are ended too.
+        return salted_hmac(
+            "security.Account.session_auth_hash",
+            f"{self.sign_in_epoch}:{self.password}",
+            secret=secret,
+            algorithm="sha256",
+        ).hexdigest()
 
     def clean(self) -> None:
         # The constraint says so too, but a form that does not show the password cannot check it.

@@ -4,18 +4,34 @@ What belongs here changes nothing. What it means that a key is expired or a gran
 """
 
 from security.selectors.access import (
-    Explanation,
-    KeyNotFound,
     RolesAndGrants,
-    explain_access,
     get_account_principal,
     get_roles_and_grants,
     list_roles_and_grants,
 )
 from security.selectors.accounts import find_account_id, get_account, has_accounts, list_accounts_keyed_by
+from security.selectors.address_rules import (
+    RulesGuard,
+    forget_address_rules,
+    get_address_rules,
+    get_last_known_address_rules,
+    judge_with_rule,
+    read_address_rules,
+)
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
 from security.selectors.command_keys import CommandKeys, find_command_key, get_command_keys, list_command_keys
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
+from security.selectors.explanations import (
+    MAX_EXPLAINED,
+    Explanation,
+    KeyNotFound,
+    Question,
+    QuestionInvalid,
+    explain_access,
+    get_api_key,
+    list_allowed,
+    make_question,
+)
 from security.selectors.identity import get_identity_fingerprint
 from security.selectors.keys import list_keys
 from security.selectors.limits import forget_rules, get_rules, get_used, read_rules, select_rules
@@ -35,12 +51,25 @@ from security.selectors.port_leases import (
     may_allocate_port,
     may_lift_quarantine,
 )
-from security.selectors.sessions import REVOKE_SESSIONS, may_revoke_session
+from security.selectors.sessions import (
+    REVOKE_SESSIONS,
+    VIEW_SESSIONS,
+    SessionPage,
+    SessionView,
+    describe_credentials,
+    get_all_sessions_resource,
+    get_session_resource,
+    list_sessions,
+    may_revoke_all_sessions,
+    may_revoke_session,
+)
 
 __all__ = [
+    "MAX_EXPLAINED",
     "MAX_FOUND",
     "MAX_SEARCHED",
     "REVOKE_SESSIONS",
+    "VIEW_SESSIONS",
     "CommandKeys",
     "Explanation",
     "KeyNotFound",
@@ -48,39 +77,57 @@ __all__ = [
     "PortLeasePage",
     "PortLeaseView",
     "PortStatus",
+    "Question",
+    "QuestionInvalid",
     "RolesAndGrants",
+    "RulesGuard",
+    "SessionPage",
+    "SessionView",
     "check_port",
     "count_account_leases",
+    "describe_credentials",
     "describe_lease",
     "explain_access",
     "filter_api_keys",
     "filter_audit_events_by_actor",
     "find_account_id",
     "find_command_key",
+    "forget_address_rules",
     "forget_rules",
     "get_account",
     "get_account_principal",
+    "get_address_rules",
+    "get_all_sessions_resource",
+    "get_api_key",
     "get_command_keys",
     "get_identity_fingerprint",
+    "get_last_known_address_rules",
     "get_password_stamp",
     "get_port_lease",
     "get_revocation_mark",
     "get_roles_and_grants",
     "get_rules",
+    "get_session_resource",
     "get_used",
     "has_accounts",
     "has_standing",
+    "judge_with_rule",
     "list_accounts_keyed_by",
+    "list_allowed",
     "list_command_keys",
     "list_keys",
     "list_port_leases",
     "list_recent_ports",
     "list_roles_and_grants",
+    "list_sessions",
     "list_taken_ports",
+    "make_question",
     "may_act_on_lease",
     "may_allocate_port",
     "may_lift_quarantine",
+    "may_revoke_all_sessions",
     "may_revoke_session",
+    "read_address_rules",
     "read_rules",
     "search_audit_events",
     "select_rules",

@@ -8,6 +8,7 @@ from django.contrib.auth.hashers import make_password
 
 from protocol.errors import AuthenticationFailed
 from security.models import Account
+from security.services.addresses import require_address
 from security.services.lockout import count_attempt, forgive_attempt
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,19 @@ def check_password(*, username: str, password: str, remote_address: str | None) 
         )
         raise AuthenticationFailed
     forgive_attempt(username=username, remote_address=remote_address)
+    return account
+
+
+def sign_in_to_console(*, username: str, password: str, remote_address: str | None) -> Account:
+    """As ``check_password``, and the account may come from there.
+
+    Raises:
+        LockedOut: too many were wrong; this one was not looked at.
+        AuthenticationFailed: name and password are not a person's.
+        IpDenied: they are, and its account is not let in from this address.
+    """
+    account = check_password(username=username, password=password, remote_address=remote_address)
+    require_address(remote_address, account_id=account.id, api_key=None)
     return account
 
 

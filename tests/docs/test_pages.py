@@ -12,6 +12,9 @@ from django.core.management.base import BaseCommand
 from tests.docs.pages import DOCS, PROJECT_ROOT, iterate_code, list_anchors, list_blocks, list_links, list_pages
 
 OWN_COMMANDS = (
+    "address_rules",
+    "rotate_key",
+    "revoke_sessions",
     "serve",
     "call",
     "explain",
