@@ -19,6 +19,8 @@ from msgspec import Meta
 
 from mcp_site.errors import BadEnvironment
 from mcp_site.settings.values import (
+    POSTGRESQL_SCHEMES,
+    REDIS_SCHEMES,
     Network,
     check_master_key,
     check_origins,
@@ -33,7 +35,7 @@ from mcp_site.settings.variables import (
     Variable,
     decode_path,
     describe_variables,
-    explain_refusal,
+    explain,
     name_variable,
     refuse_near_misses,
 )
@@ -41,8 +43,6 @@ from security.domain.port_ranges import PortPool, make_pool
 
 CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY", "MCP_FINGERPRINT", "MCP_SIGNING_KEY"})
 """Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
-POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
-REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 MASTER_KEY_FIELDS: Final = ("master_key", "master_key_file", "master_key_command")
 """Where the master key may come from: one of them."""
 
@@ -349,7 +349,7 @@ def parse_environment(values: Mapping[str, str]) -> Environment:
     try:
         return msgspec.convert(given, Environment, strict=False, dec_hook=decode_path)
     except msgspec.ValidationError as error:
-        raise BadEnvironment(explain_refusal(str(error), given, variables)) from None
+        raise BadEnvironment(explain(str(error), given, variables)) from None
 
 
 def find_unknown_names(values: Mapping[str, str]) -> list[str]:

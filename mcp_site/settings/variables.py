@@ -15,11 +15,9 @@ from mcp_site.errors import BadEnvironment
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 PREFIX: Final = "MCP_"
+NEAR_MISS_RATIO: Final = 0.75
 WITHOUT_PREFIX: Final = frozenset({"database_url", "redis_url", "celery_broker_url"})
 """Fields whose variable is named as the libraries' users know it."""
-
-
-NEAR_MISS_RATIO: Final = 0.75
 
 
 def name_variable(field: str) -> str:
@@ -103,7 +101,16 @@ def _show_bounds(meta: Meta) -> str:
     return ", ".join(f"{word} {value}" for word, value in bounds.items() if value is not None)
 
 
-def explain_refusal(message: str, given: Mapping[str, Any], variables: Mapping[str, Variable]) -> str:
+def refuse_near_misses(unknown: list[str], *, known: list[str]) -> None:
+    """Refuse a name that is not known and nearly one that is."""
+    bare = {name.removeprefix(PREFIX): name for name in known if name.startswith(PREFIX)}
+    for name in unknown:
+        near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=NEAR_MISS_RATIO)
+        if near:
+            raise BadEnvironment(f"{name} is not known; did you mean {bare[near[0]]}?")
+
+
+def explain(message: str, given: Mapping[str, Any], variables: Mapping[str, Variable]) -> str:
     """One line that names the variable, from msgspec's message (``Expected `int` >= 0 - at `$.MCP_PORT```)."""
     found = re.search(r" - at `\$\.(\w+)", message)
     if found is None:
@@ -114,17 +121,8 @@ def explain_refusal(message: str, given: Mapping[str, Any], variables: Mapping[s
     return f"{variable.name}: expected {expected}{value}"
 
 
-def refuse_near_misses(unknown: list[str], *, known: list[str]) -> None:
-    """Raises ``BadEnvironment`` for a name that is nearly a known one."""
-    bare = {name.removeprefix(PREFIX): name for name in known if name.startswith(PREFIX)}
-    for name in unknown:
-        near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=NEAR_MISS_RATIO)
-        if near:
-            raise BadEnvironment(f"{name} is not known; did you mean {bare[near[0]]}?")
-
-
 def decode_path(kind: type, value: object) -> object:
-    """For ``msgspec.convert``: a path, with ``~`` for the home."""
+    """What msgspec asks for types that it does not know: an absolute path."""
     if kind is Path and isinstance(value, str):
         return Path(value).expanduser().absolute()
     raise NotImplementedError(kind)

@@ -59,7 +59,7 @@ from security.services.port_leases import (
     renew_port_lease,
 )
 from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record_console
-from security.services.revocation import move_revocation_mark, revoke_session
+from security.services.revocation import move_revocation_mark
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
 from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
 from security.services.sessions import (
