@@ -17,9 +17,15 @@ class PasswordBackend(ModelBackend):
     """Django's own with our check of passwords, which counts the wrong ones with those of the sockets."""
 
     def authenticate(
-        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        *,
+        code: str | None = None,
+        **_: Any,
     ) -> Account | None:
-        """The person; ``None`` where name and password are not a person's.
+        """The person; ``None`` where name and password are not a person's, or its second factor's ``code`` is wrong.
 
         Raises:
             LockedOut: there were too many wrong ones.
@@ -28,12 +34,18 @@ class PasswordBackend(ModelBackend):
             return None
         address = None if request is None else request.META.get("REMOTE_ADDR")
         try:
-            return services.check_password(username=username, password=password, remote_address=address)
+            return services.check_password(username=username, password=password, code=code, remote_address=address)
         except AuthenticationFailed:
             return None
 
     async def aauthenticate(
-        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        *,
+        code: str | None = None,
+        **_: Any,
     ) -> Account | None:
         # Django's own asks no counter.
-        return await sync_to_async(self.authenticate)(request, username, password)
+        return await sync_to_async(self.authenticate)(request, username, password, code=code)

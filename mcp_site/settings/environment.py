@@ -154,6 +154,16 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         float, Meta(ge=1, le=3600, description="How long a stop waits for what still runs before it cuts it off.")
     ] = 8
 
+    require_second_factor: Annotated[
+        Literal["none", "staff", "everyone"],
+        Meta(
+            description="Who must have a second factor to sign in with a password: `staff` is whoever may open the"
+            " console. Whoever has one must show it in any case."
+        ),
+    ] = "none"
+    webauthn: Annotated[
+        bool, Meta(description="Offer passkeys (WebAuthn) as a second factor in the console; needs TLS or `localhost`.")
+    ] = False
     console_idle_minutes: Annotated[
         int, Meta(ge=1, le=10_080, description="How long somebody stays signed in to the console who does nothing.")
     ] = 60

@@ -13,6 +13,7 @@ from security.admin.keys import ApiKeyAdmin
 from security.admin.login import ConsoleLoginForm
 from security.admin.permissions import get_actor, get_principal
 from security.admin.roles import GroupAdmin, RoleAdmin
+from security.admin.second_factors import list_urls
 from security.admin.sessions import ClosableSessionAdmin
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "RoleAdmin",
     "get_actor",
     "get_principal",
+    "list_urls",
 ]

@@ -8,6 +8,7 @@ from security.models.audit import AppendOnly, AuditEvent, AuditQuerySet
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
 from security.models.keys import EncryptionKey
 from security.models.revocation import RevocationMark
+from security.models.second_factors import AuthenticatorApp, Passkey, RecoveryCode
 from security.models.validators import (
     MAX_SCOPES,
     validate_action_pattern,
@@ -23,10 +24,13 @@ __all__ = [
     "AppendOnly",
     "AuditEvent",
     "AuditQuerySet",
+    "AuthenticatorApp",
     "EncryptionKey",
     "Grant",
     "IssuedToken",
     "LoginFailure",
+    "Passkey",
+    "RecoveryCode",
     "RevocationMark",
     "Role",
     "validate_action_pattern",

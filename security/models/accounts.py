@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.contrib.auth.models import PermissionsMixin
@@ -16,10 +17,12 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from uuid_utils.compat import uuid7
 
 from protocol.domain.messages import SecurityLevel
 from security.domain import policy
+from security.domain.second_factor import Requirement, is_required
 from security.models.validators import validate_action_pattern, validate_resource_pattern
 
 
@@ -122,6 +125,11 @@ class Account(AbstractBaseUser, PermissionsMixin):
         help_text="The highest level at which this account's connections may send messages.",
     )
     roles = models.ManyToManyField(Role, related_name="accounts", blank=True)
+    second_factor_mark = models.UUIDField(
+        null=True,
+        editable=False,
+        help_text="Another value with every second factor that is added or taken away; empty: there is none.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects: ClassVar[AccountManager] = AccountManager()
@@ -160,6 +168,28 @@ class Account(AbstractBaseUser, PermissionsMixin):
 
     def get_short_name(self) -> str:
         return self.username
+
+    @property
+    def has_second_factor(self) -> bool:
+        return self.second_factor_mark is not None
+
+    @property
+    def needs_second_factor(self) -> bool:
+        """Whether the password alone does not let in: there is a second factor, or the settings demand one."""
+        requirement = Requirement(settings.MCP.require_second_factor)
+        is_staff = self.is_staff or self.is_superuser
+        return self.has_second_factor or is_required(requirement=requirement, is_staff=is_staff)
+
+    def _get_session_auth_hash(self, secret: str | None = None) -> str:
+        """What a sign-in by password is bound to: with the second factor in it, one from before it no longer counts.
+
+        Nor does one from before the settings demanded it.
+        """
+        of_password: str = super()._get_session_auth_hash(secret)  # type: ignore[misc]  # Django's stubs lack it
+        if not self.needs_second_factor:
+            return of_password
+        value = f"{of_password}\n{self.second_factor_mark}"
+        return salted_hmac("security.second_factor", value, secret=secret, algorithm="sha256").hexdigest()
 
     @property
     def is_service(self) -> bool:

@@ -12,7 +12,16 @@ from security.selectors.access import (
     get_roles_and_grants,
     list_roles_and_grants,
 )
-from security.selectors.accounts import find_account_id, get_account, has_accounts, list_accounts_keyed_by
+from security.selectors.accounts import (
+    count_recovery_codes,
+    find_account_id,
+    get_account,
+    get_authenticator_app,
+    has_accounts,
+    has_authenticator_app,
+    list_accounts_keyed_by,
+    list_passkeys,
+)
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
@@ -26,20 +35,24 @@ __all__ = [
     "Explanation",
     "KeyNotFound",
     "RolesAndGrants",
+    "count_recovery_codes",
     "explain_access",
     "filter_api_keys",
     "filter_audit_events_by_actor",
     "find_account_id",
     "get_account",
     "get_account_principal",
+    "get_authenticator_app",
     "get_identity_fingerprint",
     "get_password_stamp",
     "get_revocation_mark",
     "get_roles_and_grants",
     "has_accounts",
+    "has_authenticator_app",
     "has_standing",
     "list_accounts_keyed_by",
     "list_keys",
+    "list_passkeys",
     "list_roles_and_grants",
     "may_revoke_session",
     "search_audit_events",

@@ -17,35 +17,56 @@ from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
 from security.services.keyring import KeyringVault, get_keyring
 from security.services.lockout import purge_login_failures
-from security.services.passwords import check_password
+from security.services.passwords import check_first_factor, check_password
 from security.services.revocation import move_revocation_mark, revoke_session
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
+from security.services.second_factors import (
+    Enrolment,
+    begin_enrolment,
+    check_code,
+    confirm_enrolment,
+    get_enrolment,
+    make_recovery_codes,
+    remove_app,
+    remove_passkey,
+    reset_second_factor,
+)
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
     "CredentialsAuthenticator",
+    "Enrolment",
     "FirstAccounts",
     "IssuedKey",
     "IssuedTokens",
     "KeyringVault",
+    "begin_enrolment",
+    "check_code",
+    "check_first_factor",
     "check_keys",
     "check_password",
+    "confirm_enrolment",
     "create_account",
     "delete_grant",
     "delete_role",
     "ensure_first_accounts",
     "ensure_first_keys",
     "generate_password",
+    "get_enrolment",
     "get_keyring",
     "issue_api_key",
     "issue_tokens",
+    "make_recovery_codes",
     "move_revocation_mark",
     "purge_login_failures",
     "purge_tokens",
     "refresh_tokens",
+    "remove_app",
+    "remove_passkey",
     "remove_password",
     "rename_api_key",
     "reset_password",
+    "reset_second_factor",
     "revoke_api_key",
     "revoke_session",
     "revoke_token",

@@ -158,11 +158,14 @@ class TokenMethod:
 
 
 class PasswordMethod:
-    """A person's name and password."""
+    """A person's name and password, and a code where the account needs one."""
 
     def authenticate(self, credentials: PasswordCredentials, *, remote_address: str | None) -> AccountPrincipal:
         account = check_password(
-            username=credentials.username, password=credentials.password, remote_address=remote_address
+            username=credentials.username,
+            password=credentials.password,
+            code=credentials.code,
+            remote_address=remote_address,
         )
         return make_principal(
             account=account,
