@@ -20,7 +20,7 @@ from django.http.request import split_domain_port, validate_host
 from protocol import sessions
 from protocol.database_threads import get_database_threads
 from protocol.domain.codec import Codec, choose_codec
-from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived
+from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived, MessageRefused
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import Limits, ServerInfo
 from protocol.domain.origins import is_allowed_origin
@@ -98,6 +98,8 @@ async def serve_link(link: Link, receive: Receive) -> int | None:
             link.start_authentication(event)
         elif type(event) is HeartbeatReceived:
             link.answers.delivery.acknowledge(event.ack)
+        elif type(event) is MessageRefused:
+            link.refuse(event)
         if connection.has_output():
             await link.writer.flush()
         await link.writer.wait_for_room()

@@ -17,14 +17,15 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import uuid_utils
+from django.db import transaction
 from django.utils import timezone
 
-from protocol import dispatch, ports, sessions
+from protocol import denials, dispatch, ports, sessions
 from protocol.answers import Answers
 from protocol.database_threads import get_database_threads
 from protocol.domain.activity import PendingCommand, Stage
 from protocol.domain.codec import Codec
-from protocol.domain.connection import AuthenticationReceived, CommandReceived, Connection
+from protocol.domain.connection import AuthenticationReceived, CommandReceived, Connection, MessageRefused
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import AuthenticationAnswer, PrincipalInfo
 from protocol.domain.states import Close, State
@@ -155,7 +156,16 @@ class Link:
                 return
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command=event.command)
-            self.answers.fail(event.message_id, failure, trace_id=trace_id, is_repeated=event.is_repeated)
+            is_repeated = event.is_repeated
+            self._tell(
+                failure,
+                kind="command",
+                subject=event.command,
+                trace_id=trace_id,
+                answer=lambda told: self.answers.fail(
+                    event.message_id, told, trace_id=trace_id, is_repeated=is_repeated
+                ),
+            )
             return
         self._start(self._run_command(command, context, arguments, event.pending if event.is_repeated else None))
 
@@ -170,6 +180,8 @@ class Link:
                 self._respond(command, context.message_id, result)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=context.trace_id, command=command.name)
+            denial = self._make_denial(failure, kind="command", subject=command.name, trace_id=context.trace_id)
+            failure = await denials.record(denial, failure)
             self.answers.fail(context.message_id, failure, trace_id=context.trace_id, is_repeated=repeated is not None)
         await self.writer.flush()
 
@@ -182,7 +194,13 @@ class Link:
         """Judge credentials in a database thread; the connection becomes ready by it, or says that it failed."""
         if self._judgement is not None and not self._judgement.done():
             # One guess at a time: a second one in flight would race the first for the session.
-            self.connection.fail(event.message_id, AuthenticationFailed())
+            self._tell(
+                AuthenticationFailed(),
+                kind="credentials",
+                subject=denials.get_method(event.credentials),
+                trace_id=make_trace_id(),
+                answer=lambda told: self.connection.fail(event.message_id, told),
+            )
             return
         self._judgement = self._start(self._authenticate(event))
 
@@ -191,9 +209,13 @@ class Link:
         trace_id = make_trace_id()
         try:
             await self._owner.wait_for_channel()
-            answer = await get_database_threads().run(self._judge, event)
+            answer = await get_database_threads().run(self._judge, event, trace_id)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command="authentication")
+            denial = self._make_denial(
+                failure, kind="credentials", subject=denials.get_method(event.credentials), trace_id=trace_id
+            )
+            failure = await denials.record(denial, failure)
             connection.fail(event.message_id, failure, trace_id=trace_id)
         else:
             if connection.state in (State.AUTHENTICATING, State.READY) and not self._is_stopping:
@@ -203,21 +225,67 @@ class Link:
                 self._owner.keep_expiry(self)
         await self.writer.flush()
 
-    def _judge(self, event: AuthenticationReceived) -> AuthenticationAnswer:
+    def refuse(self, event: MessageRefused) -> None:
+        """Answer a message that security refuses."""
+        trace_id = make_trace_id()
+        self._tell(
+            event.error,
+            kind="message",
+            subject="",
+            trace_id=trace_id,
+            answer=lambda told: self.connection.refuse(event.message_id, told, trace_id=trace_id),
+        )
+
+    def _tell(
+        self, failure: MCPError, *, kind: str, subject: str, trace_id: str, answer: Callable[[MCPError], None]
+    ) -> None:
+        """Answer with a failure: a denial once it is on record, anything else at once."""
+        denial = self._make_denial(failure, kind=kind, subject=subject, trace_id=trace_id)
+        if denial is None:
+            answer(failure)
+        else:
+            self._start(self._tell_on_record(denial, failure, answer))
+
+    async def _tell_on_record(
+        self, denial: ports.Denial, failure: MCPError, answer: Callable[[MCPError], None]
+    ) -> None:
+        answer(await denials.record(denial, failure))
+        await self.writer.flush()
+
+    def _make_denial(self, failure: MCPError, *, kind: str, subject: str, trace_id: str) -> ports.Denial | None:
+        return denials.make_denial(
+            failure,
+            door=ports.Door.WEBSOCKET,
+            remote_address=self.remote_address,
+            principal=self.principal,
+            kind=kind,
+            subject=subject,
+            trace_id=trace_id,
+        )
+
+    def _judge(self, event: AuthenticationReceived, trace_id: str) -> AuthenticationAnswer:
         authenticator = ports.get_authenticator()
         # First: what is revoked while the principal is made has moved the mark by the next look.
         mark = authenticator.get_mark()
         principal = authenticator.authenticate(credentials=event.credentials, remote_address=self.remote_address)
-        if self.principal is None:
-            # Noted at once: whatever becomes of the answer, the session is ended with the link.
-            self.session_id = sessions.open_session(
-                principal=principal,
-                channel=self._owner.channel,
-                client=self.connection.client,
-                remote_address=self.remote_address,
-            ).id
-        elif principal.id != self.principal.id:
+        if self.principal is not None and principal.id != self.principal.id:
             raise AuthenticationFailed
+        with transaction.atomic():
+            if self.principal is None:
+                # Noted at once: whatever becomes of the answer, the session is ended with the link.
+                self.session_id = sessions.open_session(
+                    principal=principal,
+                    channel=self._owner.channel,
+                    client=self.connection.client,
+                    remote_address=self.remote_address,
+                ).id
+            ports.get_recorder().record_authentication(
+                principal=principal,
+                door=ports.Door.WEBSOCKET,
+                remote_address=self.remote_address,
+                resource=ports.Resource(kind="session", name=str(self.session_id), owner_id=principal.id),
+                trace_id=trace_id,
+            )
         self.principal, self.mark = principal, mark
         return AuthenticationAnswer(
             authenticated=True,

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import enum
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -102,8 +104,58 @@ class Vault(Protocol):
         """
 
 
+class Door(enum.StrEnum):
+    """By which way somebody came."""
+
+    WEBSOCKET = "websocket"
+    HTTP = "http"
+    CONSOLE = "console"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """Somebody was refused something for security's sake."""
+
+    code: str
+    """Of the error that says so."""
+    door: Door
+    remote_address: str | None
+    principal: Principal | None
+    """``None``: nobody knows who it was."""
+    kind: str
+    """Of what was refused: ``command``, ``request``, ``message``, ``credentials`` …"""
+    subject: str
+    """The command's or address's name, as the peer gave it."""
+    action: str = ""
+    """That the policy denied."""
+    trace_id: str = ""
+
+
+class Recorder(Protocol):
+    """Puts into the audit record what this kernel sees and others do not."""
+
+    def submit_denial(self, denial: Denial) -> Future[None]:
+        """Record a denial; done once that is durable, which may take a second. From any thread, without blocking.
+
+        The future fails with an ``MCPError`` where the denial cannot be recorded; then that is what is answered.
+        """
+
+    def record_authentication(
+        self, *, principal: Principal, door: Door, remote_address: str | None, resource: Resource, trace_id: str
+    ) -> None:
+        """Somebody showed good credentials, by which ``resource`` came to be; called in the transaction of that."""
+
+    def note_request(self, *, principal: Principal, remote_address: str | None) -> None:
+        """A request carried good credentials: recorded when they are first seen from there, and now and then. In a
+        database thread."""
+
+    def record_session_end(self, *, session_id: uuid.UUID, account_id: uuid.UUID, close_code: int | None) -> None:
+        """A session ended with its connection; called in the transaction of that."""
+
+
 _authenticator: Authenticator | None = None
 _authorizer: Authorizer | None = None
+_recorder: Recorder | None = None
 _vault: Vault | None = None
 
 
@@ -111,12 +163,14 @@ def bind(
     *,
     authenticator: Authenticator | None = None,
     authorizer: Authorizer | None = None,
+    recorder: Recorder | None = None,
     vault: Vault | None = None,
 ) -> None:
     """Make these the ports' implementations; what is left out stays. Binding again replaces them (a test's fakes)."""
-    global _authenticator, _authorizer, _vault
+    global _authenticator, _authorizer, _recorder, _vault
     _authenticator = authenticator or _authenticator
     _authorizer = authorizer or _authorizer
+    _recorder = recorder or _recorder
     _vault = vault or _vault
 
 
@@ -130,6 +184,12 @@ def get_authorizer() -> Authorizer:
     if _authorizer is None:
         raise Misconfigured("No installed app binds protocol.ports.Authorizer.")
     return _authorizer
+
+
+def get_recorder() -> Recorder:
+    if _recorder is None:
+        raise Misconfigured("No installed app binds protocol.ports.Recorder.")
+    return _recorder
 
 
 def get_vault() -> Vault:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from django.db import transaction
 from django.utils import timezone
 
-from protocol import statements
+from protocol import ports, statements
 from protocol.domain.messages import ClientInfo
 from protocol.domain.states import Close
 from protocol.models import OutboxMessage, Session
@@ -40,17 +40,30 @@ def open_session(*, principal: Principal, channel: str, client: ClientInfo, remo
 
 
 def end_session(*, session_id: uuid.UUID, close_code: int | None) -> bool:
-    """Mark it ended and drop what it was still owed; ``False`` where it had ended already.
+    """End it, and put that on record; ``False`` where it had ended already."""
+    with transaction.atomic():
+        account_id = mark_ended(session_id=session_id, close_code=close_code)
+        if account_id is not None:
+            ports.get_recorder().record_session_end(session_id=session_id, account_id=account_id, close_code=close_code)
+    return account_id is not None
+
+
+def mark_ended(*, session_id: uuid.UUID, close_code: int | None) -> uuid.UUID | None:
+    """Mark it ended and drop what it was still owed, inside the caller's transaction, which has it on record.
 
     Nobody can take it over (``resume`` is not offered yet), so its outbox has no reader.
+
+    Returns:
+        Whose it was; ``None`` where it had ended already.
     """
-    with transaction.atomic():
-        is_ended = (
-            Session.objects.filter(id=session_id, ended_at=None).update(ended_at=timezone.now(), close_code=close_code)
-            == 1
-        )
-        OutboxMessage.objects.filter(session_id=session_id).delete()
-    return is_ended
+    row = statements.update_returning(
+        Session,
+        where={"id": session_id, "ended_at": None},
+        values={"ended_at": timezone.now(), "close_code": close_code},
+        names=("account_id",),
+    )
+    OutboxMessage.objects.filter(session_id=session_id).delete()
+    return None if row is None else row[0]
 
 
 def get_channel(*, session_id: uuid.UUID | None) -> str:

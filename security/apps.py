@@ -13,10 +13,11 @@ class SecurityConfig(AppConfig):
         from protocol import ports
         from security import receivers  # noqa: F401  # importing it connects them
         from security.domain.authorization import PolicyAuthorizer
-        from security.services import CredentialsAuthenticator, KeyringVault
+        from security.services import AuditRecorder, CredentialsAuthenticator, KeyringVault
 
         ports.bind(
             authenticator=CredentialsAuthenticator(),
             authorizer=PolicyAuthorizer(),
+            recorder=AuditRecorder(),
             vault=KeyringVault(),
         )

@@ -8,7 +8,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.backends import ModelBackend
 from django.http import HttpRequest
 
-from protocol.errors import AuthenticationFailed
+from protocol.errors import AuthenticationFailed, SecurityError
 from security import services
 from security.models import Account
 
@@ -27,15 +27,21 @@ class PasswordBackend(ModelBackend):
     ) -> Account | None:
         """The person; ``None`` where name and password are not a person's, or its second factor's ``code`` is wrong.
 
+        A refusal is on record by then.
+
         Raises:
             LockedOut: there were too many wrong ones.
+            MCPError: the refusal cannot be recorded.
         """
         if username is None or password is None:
             return None
         address = None if request is None else request.META.get("REMOTE_ADDR")
         try:
             return services.check_password(username=username, password=password, code=code, remote_address=address)
-        except AuthenticationFailed:
+        except SecurityError as error:
+            told = services.record_refused_sign_in(error, remote_address=address, subject="password")
+            if not isinstance(told, AuthenticationFailed):
+                raise told from error
             return None
 
     async def aauthenticate(

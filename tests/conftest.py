@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from django.conf import settings
 
+from tests.audit_triggers import let_flush_empty_the_record
 from tests.keys import ensure_keys
 from tests.services import IS_DAPHNE, Product, run_product, run_valkey
 
@@ -18,6 +19,11 @@ TESTS = Path(__file__).parent
 # On a busy machine an example may take its time; what is slow by itself is found by the benchmarks.
 hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("project")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that commit are cleaned up after, the audit record too."""
+    let_flush_empty_the_record()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

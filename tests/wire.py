@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from protocol.domain.codec import JSON_CODEC, Codec
-from protocol.domain.connection import Connection, ReceivedEvent
+from protocol.domain.connection import Connection, MessageRefused, ReceivedEvent
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import (
     AuthenticationAnswer,
@@ -78,7 +78,15 @@ class Wire:
             "timestamp": "2026-11-20T16:31:00.123Z",
             **fields,
         }
-        return self.connection.receive(self.encode(message))
+        return self.receive(self.encode(message))
+
+    def receive(self, frame: str | bytes) -> ReceivedEvent | None:
+        """Feed a frame; what security refuses is answered at once, as if it were on record."""
+        received = self.connection.receive(frame)
+        if type(received) is MessageRefused:
+            self.connection.refuse(received.message_id, received.error)
+            return None
+        return received
 
     def send_command(
         self, name: str = "session.ping", arguments: Any = None, *, message_id: str = "m-1", **fields: Any

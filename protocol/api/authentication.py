@@ -53,10 +53,14 @@ async def authenticate(*, credentials: Authentication, remote_address: str | Non
     Raises:
         AuthenticationFailed: they are not accepted.
     """
-    principal = await get_database_threads().run(
-        ports.get_authenticator().authenticate, credentials=credentials, remote_address=remote_address
-    )
+    principal = await get_database_threads().run(_judge, credentials, remote_address)
     return Caller(principal=principal, remote_address=remote_address)
+
+
+def _judge(credentials: Authentication, remote_address: str | None) -> ports.Principal:
+    principal = ports.get_authenticator().authenticate(credentials=credentials, remote_address=remote_address)
+    ports.get_recorder().note_request(principal=principal, remote_address=remote_address)
+    return principal
 
 
 def get_remote_address(request: HttpRequest) -> str | None:

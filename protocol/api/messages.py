@@ -12,7 +12,7 @@ from typing import Final
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from protocol import dispatch
+from protocol import denials, dispatch
 from protocol.api import throttling
 from protocol.api.authentication import Caller, authenticate, get_remote_address, make_credentials
 from protocol.api.doors import Call, run_call
@@ -31,6 +31,7 @@ from protocol.domain.outgoing import make_message
 from protocol.domain.stateless import StatelessCommand, open_command, split_batch
 from protocol.errors import AuthenticationFailed, AuthenticationRequired, InvalidMessage, get_error_table
 from protocol.link import get_now, make_id, make_trace_id
+from protocol.ports import Door
 
 MAX_BATCH: Final = 64
 CODECS: Final[dict[str, Codec]] = {JSON_MEDIA_TYPE: JSON_CODEC, "application/msgpack": MESSAGEPACK_CODEC}
@@ -98,14 +99,25 @@ class MessagesView(ApiView):
         """One message's terminal answer; whatever goes wrong becomes an error message."""
         trace_id = make_trace_id()
         message_id: str | None = None
+        command = ""
         payload: ResponsePayload | ErrorPayload
         try:
             opened = open_command(codec=codec, frame=frame)
-            message_id = opened.message_id
+            message_id, command = opened.message_id, opened.command
             caller = await self._find_caller(request, opened, caller)
             payload = await _run(opened, caller, codec=codec, trace_id=trace_id)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command="a message")
+            denial = denials.make_denial(
+                failure,
+                door=Door.HTTP,
+                remote_address=get_remote_address(request),
+                principal=None if caller is None else caller.principal,
+                kind="command",
+                subject=command,
+                trace_id=trace_id,
+            )
+            failure = await denials.record(denial, failure)
             payload = describe_error(failure, trace_id=trace_id)
         return make_answer(payload, correlation_id=message_id or codec.find_id(frame))
 

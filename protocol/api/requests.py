@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from rest_framework.views import APIView
 
-from protocol import dispatch
+from protocol import denials, dispatch
 from protocol.api import throttling
 from protocol.api.authentication import Caller, authenticate, get_remote_address, read_bearer
 from protocol.api.openapi import ViewSchema
@@ -33,6 +33,7 @@ from protocol.errors import (
     UnsupportedType,
 )
 from protocol.link import make_trace_id
+from protocol.ports import Door, Principal
 
 _TRACEPARENT: Final = re.compile(r"\A[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 """W3C Trace Context, level 1."""
@@ -61,6 +62,8 @@ class ApiView(APIView):
 
     trace_id: str
     """Of this request: the caller's own, if it sent ``traceparent``."""
+    principal: Principal | None = None
+    """Who asks, once that is known."""
     allowance: Allowance | None = None
     """What is left to the caller, to be told in the answer's headers."""
 
@@ -78,6 +81,7 @@ class ApiView(APIView):
             response = respond_with_error(refused.error, trace_id=self.trace_id, status=refused.status)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=self.trace_id, command=request.path)
+            failure = await self._record(request, failure)
             response = respond_with_error(failure, trace_id=self.trace_id)
         response[TRACE_HEADER] = self.trace_id
         # A caller's mistake is no news of the server's; what failed here was logged with its trace.
@@ -86,6 +90,19 @@ class ApiView(APIView):
         if self.allowance is not None:
             throttling.add_headers(response, self.allowance)
         return response
+
+    async def _record(self, request: HttpRequest, failure: MCPError) -> MCPError:
+        """What to answer with: a denial is told once it is on record."""
+        denial = denials.make_denial(
+            failure,
+            door=Door.HTTP,
+            remote_address=get_remote_address(request),
+            principal=self.principal,
+            kind="request",
+            subject=f"{request.method} {request.path}",
+            trace_id=self.trace_id,
+        )
+        return await denials.record(denial, failure)
 
     def _find_handler(self, request: HttpRequest) -> Any:
         method = (request.method or "").lower()
@@ -116,6 +133,7 @@ class ApiView(APIView):
             # Counted only where it fails: who is known is not held to the failures of others behind one address.
             self.allowance = throttling.get_stranger_limiter().count(address or "")
             raise
+        self.principal = caller.principal
         self.allowance = throttling.get_account_limiter().count(str(caller.principal.id))
         return caller
 

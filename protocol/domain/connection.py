@@ -42,6 +42,7 @@ from protocol.errors import (
     FeatureNotAgreed,
     MCPError,
     Overloaded,
+    SecurityError,
     UnexpectedMessage,
     UnsupportedType,
     VersionUnsupported,
@@ -81,7 +82,14 @@ class HeartbeatReceived(msgspec.Struct, frozen=True, kw_only=True):
     ack: int
 
 
-ReceivedEvent = CommandReceived | AuthenticationReceived | HeartbeatReceived
+class MessageRefused(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that security refuses, which is told once it is on record: answered by ``refuse``."""
+
+    message_id: str | None
+    error: SecurityError
+
+
+ReceivedEvent = CommandReceived | AuthenticationReceived | HeartbeatReceived | MessageRefused
 
 
 class Connection:
@@ -118,7 +126,10 @@ class Connection:
     # What comes in
 
     def receive(self, frame: str | bytes) -> ReceivedEvent | None:
-        """Take one frame. Errors of the protocol are answered here; ``None`` means that nothing is left to do."""
+        """Take one frame. Errors of the protocol are answered here; ``None`` means that nothing is left to do.
+
+        What security refuses is the caller's to answer, once it is on record.
+        """
         if self.state is State.CLOSED:
             # It crossed the closing frame, behind which nothing may be sent.
             return None
@@ -138,8 +149,11 @@ class Connection:
                 return self._receive_command(envelope)
             return self._receive_control(envelope, data)
         except MCPError as error:
+            message_id = message_id or self.codec.find_id(data)
+            if isinstance(error, SecurityError):
+                return MessageRefused(message_id=message_id, error=error)
             # Not ``fail``: the message was never in flight, though a command of the same id may be.
-            self._refuse(message_id or self.codec.find_id(data), error)
+            self.refuse(message_id, error)
             if isinstance(error, VersionUnsupported):
                 self.close(Close.VERSION_UNSUPPORTED)
             return None
@@ -244,11 +258,12 @@ class Connection:
         """The terminal answer of a command that was not done, or of a message that is none."""
         if message_id is not None:
             self._settle(message_id)
-        self._refuse(message_id, error, trace_id=trace_id, sequence=sequence)
+        self.refuse(message_id, error, trace_id=trace_id, sequence=sequence)
 
-    def _refuse(
+    def refuse(
         self, message_id: str | None, error: MCPError, *, trace_id: str | None = None, sequence: int | None = None
     ) -> None:
+        """Answer a message that was never in flight."""
         self.activity.error_count += 1
         payload = describe_error(error, trace_id=trace_id or self._new_trace_id())
         self._outgoing.put(MessageType.ERROR, payload, correlation_id=message_id, sequence=sequence)

@@ -23,7 +23,7 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from unfold.forms import AuthenticationForm
 
-from protocol.errors import AuthenticationFailed
+from protocol.errors import AuthenticationFailed, SecurityError
 from security import services
 from security.errors import LockedOut
 from security.models import Account
@@ -54,14 +54,16 @@ class ConsoleLoginForm(AuthenticationForm):
         username, password = self.cleaned_data.get("username"), self.cleaned_data.get("password")
         if username is None or not password:
             return cast("dict[str, Any]", self.cleaned_data)
+        address = self.request.META.get("REMOTE_ADDR")
         try:
-            account = services.check_first_factor(
-                username=username, password=password, remote_address=self.request.META.get("REMOTE_ADDR")
-            )
-        except LockedOut as error:
-            raise ValidationError(describe_lock(error), code="locked_out") from error
-        except AuthenticationFailed as error:
-            raise self.get_invalid_login_error() from error
+            account = services.check_first_factor(username=username, password=password, remote_address=address)
+        except SecurityError as error:
+            told = services.record_refused_sign_in(error, remote_address=address, subject="password")
+            if isinstance(told, LockedOut):
+                raise ValidationError(describe_lock(told), code="locked_out") from error
+            if isinstance(told, AuthenticationFailed):
+                raise self.get_invalid_login_error() from error
+            raise told from error
         self.confirm_login_allowed(account)
         self.user_cache = account
         return cast("dict[str, Any]", self.cleaned_data)

@@ -24,7 +24,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from unfold.widgets import BASE_INPUT_CLASSES
 from uuid_utils.compat import NIL
 
-from protocol.errors import AuthenticationFailed
+from protocol.errors import AuthenticationFailed, SecurityError
 from protocol.link import make_trace_id
 from security import selectors, services
 from security.admin.login import (
@@ -100,14 +100,21 @@ class SignInView(SecretView):
         if form.is_valid():
             try:
                 self._check(pending.account, form)
-            except LockedOut as error:
-                form.add_error(None, ValidationError(describe_lock(error), code="locked_out"))
-            except AuthenticationFailed:
-                form.add_error(None, ValidationError(WRONG_CODE, code="wrong_code"))
+            except SecurityError as error:
+                form.add_error(None, self._explain(error))
             else:
                 # As it is now: the account may have changed meanwhile.
                 return complete_sign_in(request, pending) if get_pending(request) else redirect("admin:login")
         return self._show(pending, form)
+
+    def _explain(self, error: SecurityError) -> ValidationError:
+        address = self.request.META.get("REMOTE_ADDR")
+        told = services.record_refused_sign_in(error, remote_address=address, subject="second factor")
+        if isinstance(told, LockedOut):
+            return ValidationError(describe_lock(told), code="locked_out")
+        if isinstance(told, AuthenticationFailed):
+            return ValidationError(WRONG_CODE, code="wrong_code")
+        raise told from error
 
     def _check(self, account: Account, form: forms.Form) -> None:
         if isinstance(form, CodeForm):

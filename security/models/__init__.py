@@ -4,7 +4,15 @@ Writes go through ``services``, reads through ``selectors``; what a pattern or a
 """
 
 from security.models.accounts import Account, AccountManager, Grant, Role
-from security.models.audit import AppendOnly, AuditEvent, AuditQuerySet
+from security.models.audit import (
+    AppendOnly,
+    AppendOnlyQuerySet,
+    AuditChain,
+    AuditEvent,
+    AuditHead,
+    AuditSeal,
+    UnsealedEvent,
+)
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
 from security.models.keys import EncryptionKey
 from security.models.revocation import RevocationMark
@@ -22,8 +30,11 @@ __all__ = [
     "AccountManager",
     "ApiKey",
     "AppendOnly",
+    "AppendOnlyQuerySet",
+    "AuditChain",
     "AuditEvent",
-    "AuditQuerySet",
+    "AuditHead",
+    "AuditSeal",
     "AuthenticatorApp",
     "EncryptionKey",
     "Grant",
@@ -33,6 +44,7 @@ __all__ = [
     "RecoveryCode",
     "RevocationMark",
     "Role",
+    "UnsealedEvent",
     "validate_action_pattern",
     "validate_resource_pattern",
     "validate_scopes",

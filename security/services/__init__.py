@@ -18,6 +18,8 @@ from security.services.key_making import check_keys, ensure_first_keys
 from security.services.keyring import KeyringVault, get_keyring
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_first_factor, check_password
+from security.services.recording import AuditRecorder
+from security.services.refusals import record_refused_sign_in
 from security.services.revocation import move_revocation_mark, revoke_session
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
 from security.services.second_factors import (
@@ -34,6 +36,7 @@ from security.services.second_factors import (
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
+    "AuditRecorder",
     "CredentialsAuthenticator",
     "Enrolment",
     "FirstAccounts",
@@ -60,6 +63,7 @@ __all__ = [
     "move_revocation_mark",
     "purge_login_failures",
     "purge_tokens",
+    "record_refused_sign_in",
     "refresh_tokens",
     "remove_app",
     "remove_passkey",

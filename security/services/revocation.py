@@ -47,7 +47,7 @@ def revoke_session(*, session_id: uuid.UUID, principal: Principal, trace_id: str
     if not may_revoke_session(principal=principal, session=session):
         raise AccessDenied(details={"action": REVOKE_SESSIONS})
     with transaction.atomic():
-        is_revoked = sessions.end_session(session_id=session_id, close_code=Close.REVOKED.code)
+        is_revoked = sessions.mark_ended(session_id=session_id, close_code=Close.REVOKED.code) is not None
         if is_revoked:
             audit.record_event(
                 action=REVOKE_SESSIONS,

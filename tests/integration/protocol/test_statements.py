@@ -15,7 +15,7 @@ from hypothesis.extra.django import TestCase
 
 from protocol import statements
 from protocol.models import OutboxMessage, Session
-from security.models import Account, AuditEvent
+from security.models import Account, LoginFailure
 from security.services import create_account
 
 NAMES = ("id", "account_id", "client_name", "last_sequence", "ended_at", "close_code", "created_at")
@@ -135,9 +135,9 @@ class AnyText(TestCase):
     )
     def test_what_goes_in_comes_out(self, text: str, at: datetime) -> None:
         """For either way in."""
-        event = AuditEvent(action="a", resource_kind="k", resource_name="n", outcome="o", data_json=text)
-        statements.insert(event)
-        statements.update(AuditEvent, where={"id": event.id}, values={"at": at})
-        assert statements.select(AuditEvent, where={"id": event.id}, names=("data_json", "at")) == [(text, at)]
-        stored = AuditEvent.objects.get(id=event.id)
-        assert (stored.data_json, stored.at) == (text, at)
+        counter = LoginFailure(key=text, clear_at=datetime(2026, 1, 1, tzinfo=UTC))
+        statements.insert(counter)
+        statements.update(LoginFailure, where={"key": text}, values={"clear_at": at})
+        assert statements.select(LoginFailure, where={"key": text}, names=("key", "clear_at")) == [(text, at)]
+        stored = LoginFailure.objects.get(key=text)
+        assert (stored.key, stored.clear_at) == (text, at)

@@ -195,7 +195,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
 def test_a_bad_command_is_answered_and_changes_nothing(codec: Codec, name: str) -> None:
     change, code, path = REFUSED[name]
     wire = make_ready(codec)
-    assert wire.connection.receive(wire.encode({**MESSAGE, **change})) is None
+    assert wire.receive(wire.encode({**MESSAGE, **change})) is None
     answer = wire.take_one()
     assert (answer["type"], answer["payload"]["code"]) == ("error", code)
     assert answer["payload"]["details"].get("path") == path

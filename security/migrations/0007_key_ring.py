@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('security', '0005_list_indexes'),
+        ('security', '0006_audit_chain'),
     ]
 
     operations = [

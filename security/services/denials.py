@@ -1,0 +1,158 @@
+"""Recording denials: one thread of the process writes what the ledger says is due, and then lets the answers go.
+
+A thread, as denials come from event loops and from request threads alike, and as what is due together is one
+transaction. The rules of what is counted together are ``domain.denials``'.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from typing import Final
+
+from django.db import connection, transaction
+
+from protocol.database_threads import run_with_connections
+from protocol.errors import MCPError, Overloaded, StorageUnavailable
+from protocol.ports import Denial, Resource
+from security.domain.denials import DenialLedger, Group, LedgerFull
+from security.services import audit
+
+logger = logging.getLogger(__name__)
+
+DENY_ACCESS: Final = "access.deny"
+MAX_NAME: Final = 200
+IDLE_SECONDS: Final = 60.0
+"""How long the thread waits for the next denial before it ends, and its database connection with it."""
+
+
+class DenialRecorder:
+    """See the module. For all threads."""
+
+    def __init__(self) -> None:
+        self._ledger = DenialLedger()
+        self._condition = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, denial: Denial) -> Future[None]:
+        """Have it recorded; done once its event is durable.
+
+        The future fails with ``StorageUnavailable`` where the database does not take it, and with ``Overloaded`` where
+        too many wait: then the denial is not to be told.
+        """
+        waiter: Future[None] = Future()
+        with self._condition:
+            try:
+                self._ledger.add(denial, waiter, now=time.monotonic())
+            except LedgerFull:
+                waiter.set_exception(Overloaded("Too many refusals wait to be recorded.", retry_after_ms=1000))
+                return waiter
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, daemon=True, name="denials")
+                self._thread.start()
+            self._condition.notify()
+        return waiter
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                groups = self._wait()
+                if groups is None:
+                    self._thread = None
+                    return
+            failure: MCPError | None = None
+            try:
+                run_with_connections(record_groups, groups)
+            except MCPError as error:
+                failure = error
+            except Exception:  # the thread's edge: who waits must hear of it
+                logger.exception("Denials cannot be recorded")
+                failure = StorageUnavailable(retry_after_ms=1000)
+            release(groups, failure)
+
+    def _wait(self) -> list[Group] | None:
+        """What is due, waited for; ``None`` after a while without anything."""
+        while True:
+            now = time.monotonic()
+            due_at = self._ledger.get_next_due()
+            if due_at is not None and due_at <= now:
+                groups = self._ledger.take(now=now)
+                if groups:
+                    return groups
+                continue
+            if not self._condition.wait(IDLE_SECONDS if due_at is None else due_at - now) and due_at is None:
+                connection.close()
+                return None
+
+
+def release(groups: list[Group], failure: MCPError | None) -> None:
+    """Tell all who wait; some may wait no longer."""
+    for group in groups:
+        for waiter in group.waiting:
+            if not waiter.set_running_or_notify_cancel():
+                continue
+            if failure is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(failure)
+
+
+def record_groups(groups: list[Group]) -> None:
+    """One event for each, all in one transaction."""
+    with transaction.atomic():
+        for group in groups:
+            record_group(group)
+
+
+def record_group(group: Group) -> None:
+    """One event for however many denials, inside the caller's transaction."""
+    first = group.first
+    data: dict[str, object] = {"door": first.door.value, "address": first.remote_address, "count": group.count}
+    if len(group.codes) > 1:
+        data["codes"] = dict(group.codes)
+    if len(group.subjects) > 1:
+        data["subjects"] = [clean(name) for name in group.subjects]
+    if len(group.addresses) > 1:
+        data["addresses"] = list(group.addresses)
+    if group.source_count > 1:
+        data["sources"] = group.source_count
+    if first.action:
+        data["action"] = first.action
+    audit.record_event(
+        action=DENY_ACCESS,
+        principal=group.principal,
+        resource=Resource(kind=first.kind, name=clean(first.subject)),
+        outcome=group.codes.most_common(1)[0][0],
+        trace_id=first.trace_id,
+        data=data,
+    )
+
+
+def clean(name: str) -> str:
+    """What a stranger sent, as a name that every database takes."""
+    return (
+        "".join(character if character.isprintable() else "?" for character in name[:MAX_NAME])
+        .encode("utf-8", errors="replace")
+        .decode()
+    )
+
+
+_recorder = DenialRecorder()
+
+
+def submit_denial(denial: Denial) -> Future[None]:
+    """As ``DenialRecorder.submit``, by the process's own.
+
+    Inside a transaction the event is written in it: who holds the database must not wait for another to write.
+    """
+    if connection.in_atomic_block:
+        waiter: Future[None] = Future()
+        ledger = DenialLedger()
+        ledger.add(denial, waiter, now=0.0)
+        groups = ledger.take(now=0.0)
+        record_groups(groups)
+        release(groups, None)
+        return waiter
+    return _recorder.submit(denial)
