@@ -18,6 +18,7 @@ HOUSEKEEPING: Final = frozenset(
         "tools.reap_executions",
         "tools.purge_executions",
         "protocol.expire_sessions",
+        "security.sweep_port_leases",
     }
 )
 

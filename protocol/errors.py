@@ -214,6 +214,27 @@ class TransportError(MCPError):
     http_status = 400
 
 
+class PortUnavailable(TransportError):
+    """No port can be had now, or not this one; try again later, or ask for another."""
+
+    code = "transport.port_unavailable"
+    http_status = 409
+    retryable = True
+
+
+class PortInvalid(TransportError):
+    """This server leases no such port."""
+
+    code = "transport.port_invalid"
+
+
+class LeaseNotFound(TransportError):
+    """There is no such lease, or it has ended."""
+
+    code = "transport.lease_not_found"
+    http_status = 404
+
+
 class FrameInvalid(TransportError):
     """The frame's kind is not that of the agreed subprotocol."""
 

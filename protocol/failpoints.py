@@ -19,6 +19,7 @@ NAMES: Final = frozenset(
         "accept.after_send",
         "claim.before_commit",
         "claim.after_commit",
+        "run.after_lease",
         "run.after_tool",
         "finish.before_commit",
         "finish.after_commit",
@@ -26,6 +27,8 @@ NAMES: Final = frozenset(
         "cancel.after_commit",
         "recover.before_commit",
         "recover.after_commit",
+        "lease.before_commit",
+        "lease.after_commit",
     }
 )
 """Every point that is passed somewhere; ``docs/explanation/executions.md`` says what state each leaves."""

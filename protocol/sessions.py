@@ -14,6 +14,7 @@ from protocol.domain.messages import ClientInfo
 from protocol.domain.states import Close
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Principal
+from protocol.signals import session_ended
 
 SEEN_INTERVAL_SECONDS = 15.0
 """How often a process says of its sessions that they are connected."""
@@ -63,7 +64,11 @@ def mark_ended(*, session_id: uuid.UUID, close_code: int | None) -> uuid.UUID | 
         names=("account_id",),
     )
     OutboxMessage.objects.filter(session_id=session_id).delete()
-    return None if row is None else row[0]
+    if row is None:
+        return None
+    session_ended.send(sender=Session, session_id=session_id)
+    account_id: uuid.UUID = row[0]
+    return account_id
 
 
 def get_channel(*, session_id: uuid.UUID | None) -> str:

@@ -1,4 +1,6 @@
-"""Whatever changes an account, a role or a grant through the ORM moves the mark that open connections are watched by.
+"""What follows from a change elsewhere: rights that changed reach open connections, a session's end frees its ports.
+
+Whatever changes an account, a role or a grant through the ORM moves the mark that open connections are watched by.
 
 Signals, and not only the services: Django's forms save an account's roles themselves, a shell or another app writes
 past the services, and a change that was forgotten here would be one that connections never hear of. ``update`` of a
@@ -7,11 +9,13 @@ queryset sends no signal: the services that use it move the mark themselves.
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, Final
 
 from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.dispatch import receiver
 
+from protocol.signals import session_ended
 from security import services
 from security.models import Account, ApiKey, Grant, Role
 
@@ -44,3 +48,9 @@ def mark_membership(*, action: str, pk_set: set[Any] | None = None, **_: Any) ->
     """Roles given to an account or taken from it, from either side."""
     if action in M2M_CHANGES and (pk_set is None or pk_set):
         services.move_revocation_mark()
+
+
+@receiver(session_ended, dispatch_uid="security.port_leases.session_ended")
+def free_ports(*, session_id: uuid.UUID, **_: Any) -> None:
+    """A session that ended holds no ports."""
+    services.end_session_leases(session_id=session_id)

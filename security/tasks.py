@@ -12,3 +12,15 @@ def purge_credentials() -> None:
     """Forget tokens that ended long ago, and counters of wrong passwords that count nothing any more."""
     services.purge_tokens()
     services.purge_login_failures()
+
+
+@shared_task(name="security.sweep_port_leases")
+def sweep_port_leases() -> None:
+    """End leases of ports that have lapsed, and look after the ports of this host."""
+    services.sweep_port_leases()
+
+
+@shared_task(name="security.purge_port_leases")
+def purge_port_leases() -> None:
+    """Forget leases of ports that were released long ago."""
+    services.purge_port_leases()

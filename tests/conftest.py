@@ -11,7 +11,11 @@ import pytest
 from django.conf import settings
 
 from tests.audit_triggers import let_flush_empty_the_record
+<<<<<<< HEAD
 from tests.keys import ensure_keys
+=======
+from tests.ports import choose_product_range
+>>>>>>> main
 from tests.services import IS_DAPHNE, Product, run_product, run_valkey
 
 TESTS = Path(__file__).parent
@@ -89,5 +93,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         MCP_APPS="tests.sample_tools",
         MCP_REQUESTS_PER_MINUTE="1000000",
         MCP_SIGN_INS_PER_MINUTE="1000000",
+        MCP_PORT_RANGES=choose_product_range(),
+        MCP_PORT_LEASES_PER_ACCOUNT="150",
     ) as product:
         yield product

@@ -27,6 +27,7 @@ _numbers = itertools.count(1)
 def ensure_builtin_roles() -> None:
     """Make missing built-in roles again: a test with real transactions ends by emptying every table."""
     importlib.import_module("security.migrations.0002_builtin_roles").create_builtin_roles(apps, None)
+    importlib.import_module("security.migrations.0008_port_roles").add_port_grants(apps, None)
 
 
 def create_person(

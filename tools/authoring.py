@@ -82,6 +82,7 @@ class ToolContext:
         report: Callable[[Progress], None],
         allowed_networks: Sequence[IPv4Network | IPv6Network] = (),
         max_output_size_bytes: int = 1_048_576,
+        port: int | None = None,
     ) -> None:
         self.execution_id = execution_id
         self.attempt = attempt
@@ -95,6 +96,7 @@ class ToolContext:
         self.max_output_size_bytes = max_output_size_bytes
         """The largest output, as JSON, that the server takes."""
         self._workspace = workspace
+        self._port = port
         self._report = report
         self._remaining_output_characters = MAX_OUTPUT_CHARACTERS
         self._is_output_full = False
@@ -109,6 +111,17 @@ class ToolContext:
         if self._workspace is None:
             raise ToolError("This server has no workspace: its operator opens a folder to tools by MCP_WORKSPACE.")
         return self._workspace
+
+    @property
+    def port(self) -> int:
+        """A port of this machine that is the run's own while it lasts, for TCP and UDP; it was free when it was leased.
+
+        Raises:
+            ToolError: the tool did not ask for one: it says so by ``@tool(needs_port=True)``.
+        """
+        if self._port is None:
+            raise ToolError("The tool has no port: its author asks for one by @tool(needs_port=True).")
+        return self._port
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Tell how far the run is. Not for every item of thousands; the message is cut at 500 characters.
@@ -163,6 +176,7 @@ def tool(
     capabilities: Sequence[str] = (),
     idempotent: bool = False,
     timeout_seconds: float | None = None,
+    needs_port: bool = False,
 ) -> Callable[[_FunctionT], _FunctionT]: ...
 
 
@@ -176,6 +190,7 @@ def tool(
     capabilities: Sequence[str] = (),
     idempotent: bool = False,
     timeout_seconds: float | None = None,
+    needs_port: bool = False,
 ) -> _FunctionT | Callable[[_FunctionT], _FunctionT]:
     """Make a function a tool; ``async def`` may be one too. It stays a function, to be called and tested as one.
 
@@ -186,6 +201,7 @@ def tool(
         capabilities: What the tool can do, in names of the same form, such as ``text.analysis``.
         idempotent: Running it twice with the same input does no harm, so a lost run may be started again by itself.
         timeout_seconds: When a run is ended; by default the server's setting.
+        needs_port: Each run gets a port of its machine, ``ToolContext.port``, and gives it back when it ends.
 
     Raises:
         RegistrationInvalid: at import, with file, line, function and what to do.
@@ -201,6 +217,7 @@ def tool(
                 capabilities=capabilities,
                 idempotent=idempotent,
                 timeout_seconds=timeout_seconds,
+                needs_port=needs_port,
             )
         except RegistrationInvalid as error:
             raise RegistrationInvalid(f"{_locate(function)}: {error.message}", details=error.details) from error
@@ -235,6 +252,7 @@ def _declare(
     capabilities: Sequence[str],
     idempotent: bool,
     timeout_seconds: float | None,
+    needs_port: bool,
 ) -> None:
     if not inspect.isfunction(function):
         raise RegistrationInvalid("only a function that 'def' makes can be a tool; wrap this in one")
@@ -255,6 +273,7 @@ def _declare(
         timeout_seconds=None if timeout_seconds is None else float(timeout_seconds),
         adapter="python",
         entry_point=f"{function.__module__}:{function.__qualname__}",
+        needs_port=needs_port,
     )
     taken = _declarations.get(specification.reference)
     if taken is not None:

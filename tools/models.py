@@ -66,6 +66,7 @@ class ToolVersion(models.Model):
     timeout_seconds = models.FloatField(null=True, help_text="Empty: the server's default.")
     adapter = models.CharField(max_length=50)
     entry_point = models.CharField(max_length=MAX_ENTRY_POINT_LENGTH)
+    needs_port = models.BooleanField(default=False, help_text="Each run is given a port of its worker's machine.")
     definition_hash = models.CharField(max_length=64, help_text="SHA-256 of the definition's RFC 8785 form.")
     state = models.CharField(max_length=12, choices=State, default=State.AVAILABLE)
     state_reason = models.CharField(max_length=500, blank=True)

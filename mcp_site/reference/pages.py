@@ -18,6 +18,8 @@ from protocol.domain.messages import MessageType
 from protocol.domain.states import EXPECTED, TRANSITIONS, Close, State
 from protocol.errors import MCPError, get_error_table
 from protocol.registry import Command, get_commands
+from security.domain import port_leases
+from security.domain.port_leases import LeaseState
 from tools.authoring import get_declared_tools
 from tools.domain import states as execution_states
 from tools.domain.specification import ToolSpecification
@@ -102,7 +104,7 @@ def make_commands_page() -> str:
 
 
 def make_states_page() -> str:
-    """The states of connections and runs, and the close codes."""
+    """The states of connections, runs and port leases, and the close codes."""
     return _join(
         "# States and close codes",
         MADE,
@@ -154,6 +156,19 @@ def make_states_page() -> str:
         + _quote(state.value for state in execution_states.ExecutionState if state in execution_states.TERMINAL_STATES)
         + " are final. Which of the steps this release takes is in [an execution's way](../explanation/executions.md).",
         "The table is `TRANSITIONS` in `tools/domain/states.py`.",
+        "## A port lease's states",
+        make_state_diagram(
+            start=LeaseState.RESERVED.value,
+            steps=[
+                (state.value, target.value, event.value)
+                for state, steps in port_leases.TRANSITIONS.items()
+                for event, target in steps.items()
+            ],
+            ends=[LeaseState.RELEASED.value],
+        ),
+        "Nobody else is given the port of a lease that is not `released`. What moves it is in "
+        "[leasing ports](../how-to/lease-ports.md#what-becomes-of-a-lease). The table is `TRANSITIONS` in "
+        "`security/domain/port_leases.py`.",
     )
 
 

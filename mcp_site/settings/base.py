@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import dj_database_url
@@ -27,6 +28,8 @@ SERVER_VERSION = __version__
 BROKER_SOCKET = None if MCP.redis_url else choose_broker_socket(MCP.data_dir)
 """The embedded Valkey's socket; ``None`` where `REDIS_URL` names another server."""
 REDIS_URL = MCP.redis_url or f"unix://{BROKER_SOCKET}"
+NODE_NAME = MCP.node_name or socket.gethostname()
+"""Whose ports this process leases."""
 IS_TRANSPORT_SECURE = MCP.tls_cert is not None or bool(MCP.trusted_proxies)
 
 # Django
@@ -210,6 +213,8 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "reap executions": {"task": "tools.reap_executions", "schedule": 5.0},
     "purge executions": {"task": "tools.purge_executions", "schedule": 3600.0},
     "expire sessions": {"task": "protocol.expire_sessions", "schedule": 30.0},
+    "sweep port leases": {"task": "security.sweep_port_leases", "schedule": 5.0},
+    "purge port leases": {"task": "security.purge_port_leases", "schedule": 3600.0},
     "purge credentials": {"task": "security.purge_credentials", "schedule": 300.0},
 }
 CELERY_DB_REUSE_MAX = 10_000

@@ -99,6 +99,13 @@ UNFOLD: dict[str, Any] = {
                 ],
             },
             {
+                "title": "Ports",
+                "items": [
+                    _link_list("Leased ports", icon="settings_ethernet", model="security.portlease"),
+                    _link_list("Ports in quarantine", icon="block", model="security.portquarantine"),
+                ],
+            },
+            {
                 "title": "Workers and schedule",
                 "items": [
                     _link_list("Workers", icon="memory", model="tools.workerlease"),

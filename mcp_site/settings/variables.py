@@ -78,9 +78,11 @@ def _name_type(kind: Any) -> str:
 def _show_default(default: object) -> str:
     if isinstance(default, Path):
         return str(default.relative_to(PROJECT_ROOT)) if default.is_relative_to(PROJECT_ROOT) else str(default)
+    if isinstance(default, tuple):
+        return ",".join(default)
     if isinstance(default, bool):
         return str(default).lower()
-    return "" if default in (None, "", ()) else str(default)
+    return "" if default in (None, "") else str(default)
 
 
 def _show_bounds(meta: Meta) -> str:

@@ -1,4 +1,4 @@
-"""The console's pages of accounts, roles, API keys and the audit record.
+"""The console's pages of accounts, roles, API keys, leased ports and the audit record.
 
 Edges: they parse, call a service and render. Whoever changes accounts or roles can give itself anything, so only
 superusers do; others see them where they have Django's ``view`` permission. Each module registers its pages when it is
@@ -12,6 +12,7 @@ from security.admin.audit import AuditEventAdmin
 from security.admin.keys import ApiKeyAdmin
 from security.admin.login import ConsoleLoginForm
 from security.admin.permissions import get_actor, get_principal
+from security.admin.port_leases import PortLeaseAdmin, PortQuarantineAdmin
 from security.admin.roles import GroupAdmin, RoleAdmin
 from security.admin.second_factors import list_urls
 from security.admin.sessions import ClosableSessionAdmin
@@ -23,6 +24,8 @@ __all__ = [
     "ClosableSessionAdmin",
     "ConsoleLoginForm",
     "GroupAdmin",
+    "PortLeaseAdmin",
+    "PortQuarantineAdmin",
     "RoleAdmin",
     "get_actor",
     "get_principal",

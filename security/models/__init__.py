@@ -14,7 +14,11 @@ from security.models.audit import (
     UnsealedEvent,
 )
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
+<<<<<<< HEAD
 from security.models.keys import EncryptionKey
+=======
+from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
+>>>>>>> main
 from security.models.revocation import RevocationMark
 from security.models.second_factors import AuthenticatorApp, Passkey, RecoveryCode
 from security.models.validators import (
@@ -25,6 +29,8 @@ from security.models.validators import (
 )
 
 __all__ = [
+    "MAX_HOST_LENGTH",
+    "MAX_PURPOSE_LENGTH",
     "MAX_SCOPES",
     "Account",
     "AccountManager",
@@ -40,8 +46,13 @@ __all__ = [
     "Grant",
     "IssuedToken",
     "LoginFailure",
+<<<<<<< HEAD
     "Passkey",
     "RecoveryCode",
+=======
+    "PortLease",
+    "PortQuarantine",
+>>>>>>> main
     "RevocationMark",
     "Role",
     "UnsealedEvent",

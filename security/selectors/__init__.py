@@ -25,7 +25,26 @@ from security.selectors.accounts import (
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
+<<<<<<< HEAD
 from security.selectors.keys import list_keys
+=======
+from security.selectors.port_leases import (
+    PortLeaseFilters,
+    PortLeasePage,
+    PortLeaseView,
+    PortStatus,
+    check_port,
+    count_account_leases,
+    describe_lease,
+    get_port_lease,
+    list_port_leases,
+    list_recent_ports,
+    list_taken_ports,
+    may_act_on_lease,
+    may_allocate_port,
+    may_lift_quarantine,
+)
+>>>>>>> main
 from security.selectors.sessions import REVOKE_SESSIONS, may_revoke_session
 
 __all__ = [
@@ -34,8 +53,18 @@ __all__ = [
     "REVOKE_SESSIONS",
     "Explanation",
     "KeyNotFound",
+    "PortLeaseFilters",
+    "PortLeasePage",
+    "PortLeaseView",
+    "PortStatus",
     "RolesAndGrants",
+<<<<<<< HEAD
     "count_recovery_codes",
+=======
+    "check_port",
+    "count_account_leases",
+    "describe_lease",
+>>>>>>> main
     "explain_access",
     "filter_api_keys",
     "filter_audit_events_by_actor",
@@ -45,15 +74,25 @@ __all__ = [
     "get_authenticator_app",
     "get_identity_fingerprint",
     "get_password_stamp",
+    "get_port_lease",
     "get_revocation_mark",
     "get_roles_and_grants",
     "has_accounts",
     "has_authenticator_app",
     "has_standing",
     "list_accounts_keyed_by",
+<<<<<<< HEAD
     "list_keys",
     "list_passkeys",
+=======
+    "list_port_leases",
+    "list_recent_ports",
+>>>>>>> main
     "list_roles_and_grants",
+    "list_taken_ports",
+    "may_act_on_lease",
+    "may_allocate_port",
+    "may_lift_quarantine",
     "may_revoke_session",
     "search_audit_events",
 ]

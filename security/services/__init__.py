@@ -17,7 +17,29 @@ from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
 from security.services.keyring import KeyringVault, get_keyring
 from security.services.lockout import purge_login_failures
+<<<<<<< HEAD
 from security.services.passwords import check_first_factor, check_password
+=======
+from security.services.passwords import check_password
+from security.services.port_lease_ends import (
+    drain_port_lease,
+    end_execution_leases,
+    end_session_leases,
+    lift_quarantine,
+    purge_port_leases,
+    release_port_lease,
+    settle_port_leases,
+    sweep_port_leases,
+)
+from security.services.port_leases import (
+    GrantedLease,
+    LeasedPort,
+    LeaseRequest,
+    allocate_port,
+    lease_port_for_execution,
+    renew_port_lease,
+)
+>>>>>>> main
 from security.services.recording import AuditRecorder
 from security.services.refusals import record_refused_sign_in
 from security.services.revocation import move_revocation_mark, revoke_session
@@ -40,18 +62,28 @@ __all__ = [
     "CredentialsAuthenticator",
     "Enrolment",
     "FirstAccounts",
+    "GrantedLease",
     "IssuedKey",
     "IssuedTokens",
+<<<<<<< HEAD
     "KeyringVault",
     "begin_enrolment",
     "check_code",
     "check_first_factor",
     "check_keys",
+=======
+    "LeaseRequest",
+    "LeasedPort",
+    "allocate_port",
+>>>>>>> main
     "check_password",
     "confirm_enrolment",
     "create_account",
     "delete_grant",
     "delete_role",
+    "drain_port_lease",
+    "end_execution_leases",
+    "end_session_leases",
     "ensure_first_accounts",
     "ensure_first_keys",
     "generate_password",
@@ -59,16 +91,27 @@ __all__ = [
     "get_keyring",
     "issue_api_key",
     "issue_tokens",
+<<<<<<< HEAD
     "make_recovery_codes",
+=======
+    "lease_port_for_execution",
+    "lift_quarantine",
+>>>>>>> main
     "move_revocation_mark",
     "purge_login_failures",
+    "purge_port_leases",
     "purge_tokens",
     "record_refused_sign_in",
     "refresh_tokens",
+<<<<<<< HEAD
     "remove_app",
     "remove_passkey",
+=======
+    "release_port_lease",
+>>>>>>> main
     "remove_password",
     "rename_api_key",
+    "renew_port_lease",
     "reset_password",
     "reset_second_factor",
     "revoke_api_key",
@@ -78,4 +121,6 @@ __all__ = [
     "save_grant",
     "save_role",
     "set_password",
+    "settle_port_leases",
+    "sweep_port_leases",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -81,6 +82,14 @@ def clean_up(folder: str, key: str) -> None:
         time.sleep(3600)
     finally:
         _mark(Path(folder) / f"cleaned.{key}")
+
+
+@tool(needs_port=True, timeout_seconds=60)
+def hold_port(folder: str, key: str, context: ToolContext) -> None:
+    """Listen on the run's port until the end."""
+    with socket.create_server(("127.0.0.1", context.port)):
+        _mark(Path(folder) / f"port.{key}")
+        time.sleep(3600)
 
 
 def _mark(path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import FaultyProduct
+from tests.ports import choose_product_range
 from tests.services import run_product
 
 
@@ -23,6 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProduct]:
     """The real product, started once for all fault tests."""
     folder = tmp_path_factory.mktemp("faults")
-    variables = {"MCP_APPS": "tests.fault_tools", "MCP_FAILPOINTS": "true", "MCP_WORKER_LEASE_SECONDS": "3"}
+    variables = {
+        "MCP_APPS": "tests.fault_tools",
+        "MCP_FAILPOINTS": "true",
+        "MCP_WORKER_LEASE_SECONDS": "3",
+        "MCP_PORT_RANGES": choose_product_range(),
+    }
     with run_product(folder / "var", **variables) as product:
         yield FaultyProduct(product=product, trace_dir=Path(folder / "traces"))

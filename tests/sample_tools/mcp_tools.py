@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -160,3 +162,26 @@ def use_scratch(context: ToolContext, *, fail: bool = False) -> str:
     if fail:
         raise ToolError(str(context.scratch))
     return str(context.scratch)
+
+
+@tool(needs_port=True)
+def use_port(context: ToolContext, *, fail: bool = False) -> int:
+    """Listen on the run's port, and tell which it is."""
+    with socket.create_server(("127.0.0.1", context.port)):
+        if fail:
+            raise ToolError("as asked")
+    return context.port
+
+
+@tool(needs_port=True)
+def leave_server(context: ToolContext) -> str:
+    """End well, and leave a process behind that listens on the run's port."""
+    code = "import os, socket, sys, time\ns = socket.create_server(('', int(sys.argv[1])))\nos.fork() or time.sleep(60)"
+    subprocess.run([sys.executable, "-c", code, str(context.port)], check=True)
+    return "left"
+
+
+@tool
+def want_port(context: ToolContext) -> int:
+    """Take a port that was not asked for."""
+    return context.port

@@ -56,6 +56,8 @@ class ToolSpecification:
     """Which adapter runs it, as ``tools.adapters.get_adapter`` knows it."""
     entry_point: str
     """What that adapter finds the tool by; for ``python`` it is ``module:qualname``."""
+    needs_port: bool = False
+    """Each of its runs is given a port of its worker's machine."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "capabilities", tuple(sorted(set(self.capabilities))))
@@ -74,7 +76,7 @@ class ToolSpecification:
 
     def definition(self) -> dict[str, Any]:
         """Everything that makes this version what it is, as JSON."""
-        return {
+        definition = {
             "name": self.name,
             "version": self.version,
             "description": self.description,
@@ -86,6 +88,8 @@ class ToolSpecification:
             "adapter": self.adapter,
             "entry_point": self.entry_point,
         }
+        # Said only where it is so: what was registered before it could be said has the same hash.
+        return {**definition, "needs_port": True} if self.needs_port else definition
 
     @cached_property
     def definition_hash(self) -> str:

@@ -35,6 +35,7 @@ class Definition(Struct, frozen=True, kw_only=True):
     timeout_seconds: float | None
     adapter: str
     entry_point: str
+    needs_port: bool
 
 
 class Callee(Struct, frozen=True, kw_only=True):
@@ -86,4 +87,5 @@ def get_definition(version_id: uuid.UUID) -> Definition:
         timeout_seconds=version.timeout_seconds,
         adapter=version.adapter,
         entry_point=version.entry_point,
+        needs_port=version.needs_port,
     )

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import enum
-import uuid
 from collections.abc import Iterator
 from datetime import datetime
 
-import msgspec
 from django.db.models import Q, QuerySet
 from msgspec import Struct
 
 from protocol import ports
-from protocol.errors import InvalidArguments
+from protocol.domain.cursors import Position, decode_cursor, encode_cursor
 from protocol.ports import Principal
 from security.selectors import find_account_id
 from tools.domain.states import ExecutionState
@@ -65,13 +61,6 @@ class ExecutionPage(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-class _Position(Struct, frozen=True, array_like=True):
-    """The last run of a page."""
-
-    created_at: datetime
-    id: uuid.UUID
-
-
 def list_executions(
     *, principal: Principal, filters: ExecutionFilters, order: ExecutionOrder, cursor: str | None, limit: int
 ) -> ExecutionPage:
@@ -82,17 +71,17 @@ def list_executions(
     """
     rows = _filter(_select_visible(principal), filters)
     page: list[ExecutionSummary] = []
-    last: _Position | None = None
+    last: Position | None = None
     is_done = True
-    after = None if cursor is None else _decode_cursor(cursor)
+    after = None if cursor is None else decode_cursor(cursor)
     for execution in _iterate(rows, order=order, after=after, size=limit + 1):
         if execution is None or len(page) == limit:
             is_done = False
             break
-        last = _Position(execution.created_at, execution.id)
+        last = Position(execution.created_at, execution.id)
         if may_act(principal=principal, action=VIEW_EXECUTIONS, execution=execution):
             page.append(_summarise(execution))
-    return ExecutionPage(executions=page, next_cursor=None if is_done or last is None else _encode_cursor(last))
+    return ExecutionPage(executions=page, next_cursor=None if is_done or last is None else encode_cursor(last))
 
 
 def _select_visible(principal: Principal) -> QuerySet[Execution]:
@@ -120,7 +109,7 @@ def _filter(rows: QuerySet[Execution], filters: ExecutionFilters) -> QuerySet[Ex
 
 
 def _iterate(
-    rows: QuerySet[Execution], *, order: ExecutionOrder, after: _Position | None, size: int
+    rows: QuerySet[Execution], *, order: ExecutionOrder, after: Position | None, size: int
 ) -> Iterator[Execution | None]:
     """The rows past the position, in order; ``None`` where there are more than are looked at.
 
@@ -136,11 +125,11 @@ def _iterate(
         yield from (found[identifier] for _, identifier in keys if identifier in found)
         if len(keys) < size:
             return
-        after = _Position(*keys[-1])
+        after = Position(*keys[-1])
     yield None
 
 
-def _past(position: _Position, is_descending: bool) -> Q:  # noqa: FBT001  # private
+def _past(position: Position, is_descending: bool) -> Q:  # noqa: FBT001  # private
     at, identifier = position.created_at, position.id
     if is_descending:
         return Q(created_at__lte=at) & (Q(created_at__lt=at) | Q(id__lt=identifier))
@@ -160,14 +149,3 @@ def _summarise(execution: Execution) -> ExecutionSummary:
         started_at=execution.started_at,
         finished_at=execution.finished_at,
     )
-
-
-def _encode_cursor(position: _Position) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> _Position:
-    try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=_Position)
-    except (msgspec.DecodeError, binascii.Error, ValueError) as error:
-        raise InvalidArguments("This is no cursor of this list.", details={"path": "arguments.cursor"}) from error

@@ -12,7 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -23,8 +23,9 @@ from msgspec import Struct
 
 from protocol import outbox, sessions, statements
 from protocol.domain.messages import ErrorPayload, ResponsePayload
-from protocol.errors import MCPError
+from protocol.errors import MCPError, PortUnavailable
 from protocol.failpoints import failpoint
+from security import services as security
 from security.services import audit
 from tools import selectors
 from tools.adapters import Invocation, get_adapter
@@ -41,6 +42,9 @@ from tools.services.progress import ProgressRecorder
 from tools.services.scratch import make_scratch
 
 logger = logging.getLogger(__name__)
+
+PORT_GRACE = timedelta(minutes=1)
+"""How much longer than its run a port is leased; it ends with the run, and this only where nobody ends that."""
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -63,6 +67,15 @@ class Outcome(Struct, frozen=True, kw_only=True):
     is_retryable: bool = False
 
 
+class Allocation(Struct, frozen=True, kw_only=True):
+    """What a run is given for itself."""
+
+    scratch: Path
+    port: int | None = None
+    refusal: PortUnavailable | None = None
+    """Why it cannot begin."""
+
+
 def run_execution(*, execution_id: uuid.UUID, worker: str) -> None:
     """Run one accepted execution to its end. Called again for the same row, it does nothing."""
     claim = claim_execution(execution_id=execution_id, worker=worker)
@@ -72,8 +85,8 @@ def run_execution(*, execution_id: uuid.UUID, worker: str) -> None:
     recorder = ProgressRecorder(
         execution=claim.execution, channel=claim.channel, first_position=claim.execution.event_count + 1
     )
-    with allocate(claim) as scratch:
-        outcome = run_tool(claim=claim, scratch=scratch, recorder=recorder)
+    with allocate(claim) as allocation:
+        outcome = run_tool(claim=claim, allocation=allocation, recorder=recorder)
     failpoint("run.after_tool")
     record_outcome(claim=claim, outcome=outcome, recorder=recorder)
 
@@ -128,25 +141,52 @@ def claim_execution(*, execution_id: uuid.UUID, worker: str) -> Claim | None:
 
 
 @contextlib.contextmanager
-def allocate(claim: Claim) -> Iterator[Path]:
-    """A private scratch folder for the run; after it that is removed, and whatever processes the tool left."""
+def allocate(claim: Claim) -> Iterator[Allocation]:
+    """A private scratch folder for the run, and a port if its tool needs one.
+
+    After it the folder is removed, and whatever processes the tool left. The port is given back with the run's end
+    (``finish_execution``), and found free then, as nothing of the run is left.
+    """
     scratch = make_scratch(execution=claim.execution)
     there_before = frozenset(list_children(os.getpid()))
     try:
-        yield scratch
+        yield lease_port(claim=claim, scratch=scratch)
     finally:
         kill_descendants(spare=there_before)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def run_tool(*, claim: Claim, scratch: Path, recorder: ProgressRecorder) -> Outcome:
+def lease_port(*, claim: Claim, scratch: Path) -> Allocation:
+    """What the run gets: the folder, and a port where its tool needs one, leased for as long as the run may take."""
+    if not claim.definition.needs_port:
+        return Allocation(scratch=scratch)
+    remaining = claim.ends_at - timezone.now()
+    try:
+        leased = security.lease_port_for_execution(
+            account_id=claim.execution.requested_by_id,
+            execution_id=claim.execution.id,
+            purpose=f"{claim.definition.tool}@{claim.definition.version}",
+            ttl=max(remaining, timedelta(0)) + PORT_GRACE,
+            trace_id=claim.execution.trace_id,
+        )
+    except PortUnavailable as error:
+        return Allocation(scratch=scratch, refusal=error)
+    failpoint("run.after_lease")
+    return Allocation(scratch=scratch, port=leased.port)
+
+
+def run_tool(*, claim: Claim, allocation: Allocation, recorder: ProgressRecorder) -> Outcome:
     """Call the adapter under the time limit and check what comes out. Whatever the tool does, there is an outcome."""
     execution, definition = claim.execution, claim.definition
+    if allocation.refusal is not None:
+        # Nothing was started.
+        return Outcome(state=ExecutionState.FAILED, error=allocation.refusal, is_retryable=True)
     context = ToolContext(
         execution_id=execution.id,
         attempt=execution.attempt,
         deadline=claim.ends_at,
-        scratch=scratch,
+        scratch=allocation.scratch,
+        port=allocation.port,
         workspace=settings.MCP.workspace,
         report=recorder.report,
         allowed_networks=settings.MCP.http_networks,
@@ -283,6 +323,7 @@ def finish_execution(
     )
     if not is_recorded:
         return False
+    free_ports(execution)
     event = timeline.make_state_event(
         execution_id=execution.id, position=position, state=outcome.state, attempt=execution.attempt, at=now
     )
@@ -290,6 +331,12 @@ def finish_execution(
     answer_callers(execution=execution, outcome=outcome, error=error, position=position, channel=channel)
     record_event(execution, action="execution.ended", outcome=outcome.state, error=outcome.error)
     return True
+
+
+def free_ports(execution: Execution) -> None:
+    """Give back what the run, or an attempt of it, holds, in the transaction that ends it."""
+    if selectors.get_definition(execution.version_id).needs_port:
+        security.end_execution_leases(execution_id=execution.id, trace_id=execution.trace_id)
 
 
 def record_event(execution: Execution, *, action: str, outcome: ExecutionState, error: MCPError | None) -> None:

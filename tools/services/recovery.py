@@ -24,7 +24,7 @@ from tools.errors import ExecutionCancelled, ExecutionInterrupted, ExecutionTime
 from tools.models import Execution, WorkerLease
 from tools.selectors import get_definition
 from tools.services import timeline
-from tools.services.pipeline import Outcome, finish_execution, record_event
+from tools.services.pipeline import Outcome, finish_execution, free_ports, record_event
 from tools.services.scratch import iterate_scratch, remove_folder, remove_scratch
 
 logger = logging.getLogger(__name__)
@@ -138,6 +138,7 @@ def _queue_again(*, execution: Execution, retry: RetryAfter) -> bool:
     )
     if not is_queued:
         return False
+    free_ports(execution)
     statements.insert(
         timeline.make_state_event(
             execution_id=execution.id,

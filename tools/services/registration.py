@@ -65,6 +65,7 @@ def register_version(*, tool: Tool, specification: ToolSpecification, result: Sy
             "timeout_seconds": specification.timeout_seconds,
             "adapter": specification.adapter,
             "entry_point": specification.entry_point,
+            "needs_port": specification.needs_port,
             "definition_hash": specification.definition_hash,
         },
     )

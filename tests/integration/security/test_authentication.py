@@ -116,6 +116,7 @@ def test_the_principal_is_the_account_with_its_roles_and_the_key() -> None:
         allow("executions.view", "execution:*@own"),
         allow("executions.cancel", "execution:*@own"),
         allow("executions.retry", "execution:*@own"),
+        allow("ports.*", "port:*@own"),
         deny("tools.view", "tool:x.*"),
     }
 

@@ -338,9 +338,10 @@ def test_factors_are_changed_only_soon_after_a_sign_in(client: Client, boss: Acc
     session["fresh_at"] -= 601
     session.save()
     for act in ("remove-app", "make-codes"):
-        response = client.post(reverse("admin:second_factors"), {"act": act})
+        response: Any = client.post(reverse("admin:second_factors"), {"act": act})
         assert response.url.startswith(reverse("admin:login") + "?again=1")
-    assert client.post(reverse("admin:second_factor_app")).url.startswith(reverse("admin:login") + "?again=1")
+    again: Any = client.post(reverse("admin:second_factor_app"))
+    assert again.url.startswith(reverse("admin:login") + "?again=1")
     boss.refresh_from_db()
     assert boss.has_second_factor
     # Who is signed in already gets the form all the same.

@@ -12,7 +12,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('security', '0006_key_ring'),
+        ('security', '0008_port_roles'),
     ]
 
     operations = [
