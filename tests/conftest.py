@@ -11,11 +11,8 @@ import pytest
 from django.conf import settings
 
 from tests.audit_triggers import let_flush_empty_the_record
-<<<<<<< HEAD
 from tests.keys import ensure_keys
-=======
 from tests.ports import choose_product_range
->>>>>>> main
 from tests.services import IS_DAPHNE, Product, run_product, run_valkey
 
 TESTS = Path(__file__).parent

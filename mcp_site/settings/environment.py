@@ -29,11 +29,8 @@ from mcp_site.settings.values import (
     parse_networks,
 )
 from mcp_site.settings.variables import PREFIX, PROJECT_ROOT, Variable, describe_variables, name_variable
-<<<<<<< HEAD
 from security.domain.master_keys import MasterKeyInvalid, parse_master_keys
-=======
 from security.domain.port_ranges import PortPool, make_pool
->>>>>>> main
 
 CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY"})
 """Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
@@ -256,13 +253,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         parse_networks(self.http_allowed_networks, name="MCP_HTTP_ALLOWED_NETWORKS")
         check_origins(self.allowed_origins, name="MCP_ALLOWED_ORIGINS")
         _check_urls(self)
-<<<<<<< HEAD
         _check_master_key(self)
-=======
         _check_ports(self)
-        if self.identity_key:
-            decode_identity_key(self.identity_key)
->>>>>>> main
         if self.default_tool_timeout_seconds > self.max_tool_timeout_seconds:
             raise ValueError("MCP_DEFAULT_TOOL_TIMEOUT_SECONDS: must not be above MCP_MAX_TOOL_TIMEOUT_SECONDS")
 
@@ -289,20 +281,12 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         """``http_allowed_networks`` as networks."""
         return parse_networks(self.http_allowed_networks, name="MCP_HTTP_ALLOWED_NETWORKS")
 
-<<<<<<< HEAD
-=======
     @property
     def port_pool(self) -> PortPool:
         """The ports that are leased: ``port_ranges`` without ``reserved_ports`` and the server's own."""
         own = (str(self.port),) if self.port else ()
         return make_pool(ranges=self.port_ranges, reserved=(*self.reserved_ports, *own))
 
-    @property
-    def identity_seed(self) -> bytes:
-        """The 32 bytes of the Ed25519 identity key."""
-        return decode_identity_key(self.identity_key)
-
->>>>>>> main
 
 def list_variables() -> tuple[Variable, ...]:
     """Every variable that the server reads, in the structure's order."""
@@ -367,7 +351,6 @@ def _check_transport(environment: Environment) -> None:
         raise ValueError("MCP_FAILPOINTS: failpoints are for tests on loopback only; unset it or MCP_BIND")
 
 
-<<<<<<< HEAD
 def _check_master_key(environment: Environment) -> None:
     fields = [field for field in MASTER_KEY_FIELDS if getattr(environment, field)]
     if len(fields) > 1:
@@ -377,7 +360,8 @@ def _check_master_key(environment: Environment) -> None:
             parse_master_keys(environment.master_key)
         except MasterKeyInvalid:
             raise ValueError("MCP_MASTER_KEY: expected 32 bytes as base64url") from None
-=======
+
+
 def _check_ports(environment: Environment) -> None:
     for name, ranges in (
         ("MCP_PORT_RANGES", environment.port_ranges),
@@ -389,7 +373,6 @@ def _check_ports(environment: Environment) -> None:
             raise ValueError(f"{name}: {error}") from None
     if environment.port_lease_seconds > environment.max_port_lease_seconds:
         raise ValueError("MCP_PORT_LEASE_SECONDS: must not be above MCP_MAX_PORT_LEASE_SECONDS")
->>>>>>> main
 
 
 def _check_urls(environment: Environment) -> None:

@@ -14,11 +14,8 @@ from security.models.audit import (
     UnsealedEvent,
 )
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
-<<<<<<< HEAD
 from security.models.keys import EncryptionKey
-=======
 from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
->>>>>>> main
 from security.models.revocation import RevocationMark
 from security.models.second_factors import AuthenticatorApp, Passkey, RecoveryCode
 from security.models.validators import (
@@ -46,13 +43,10 @@ __all__ = [
     "Grant",
     "IssuedToken",
     "LoginFailure",
-<<<<<<< HEAD
     "Passkey",
-    "RecoveryCode",
-=======
     "PortLease",
     "PortQuarantine",
->>>>>>> main
+    "RecoveryCode",
     "RevocationMark",
     "Role",
     "UnsealedEvent",

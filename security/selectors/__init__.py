@@ -25,9 +25,7 @@ from security.selectors.accounts import (
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
-<<<<<<< HEAD
 from security.selectors.keys import list_keys
-=======
 from security.selectors.port_leases import (
     PortLeaseFilters,
     PortLeasePage,
@@ -44,7 +42,6 @@ from security.selectors.port_leases import (
     may_allocate_port,
     may_lift_quarantine,
 )
->>>>>>> main
 from security.selectors.sessions import REVOKE_SESSIONS, may_revoke_session
 
 __all__ = [
@@ -58,13 +55,10 @@ __all__ = [
     "PortLeaseView",
     "PortStatus",
     "RolesAndGrants",
-<<<<<<< HEAD
-    "count_recovery_codes",
-=======
     "check_port",
     "count_account_leases",
+    "count_recovery_codes",
     "describe_lease",
->>>>>>> main
     "explain_access",
     "filter_api_keys",
     "filter_audit_events_by_actor",
@@ -81,13 +75,10 @@ __all__ = [
     "has_authenticator_app",
     "has_standing",
     "list_accounts_keyed_by",
-<<<<<<< HEAD
     "list_keys",
     "list_passkeys",
-=======
     "list_port_leases",
     "list_recent_ports",
->>>>>>> main
     "list_roles_and_grants",
     "list_taken_ports",
     "may_act_on_lease",

@@ -17,10 +17,7 @@ from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
 from security.services.keyring import KeyringVault, get_keyring
 from security.services.lockout import purge_login_failures
-<<<<<<< HEAD
 from security.services.passwords import check_first_factor, check_password
-=======
-from security.services.passwords import check_password
 from security.services.port_lease_ends import (
     drain_port_lease,
     end_execution_leases,
@@ -39,7 +36,6 @@ from security.services.port_leases import (
     lease_port_for_execution,
     renew_port_lease,
 )
->>>>>>> main
 from security.services.recording import AuditRecorder
 from security.services.refusals import record_refused_sign_in
 from security.services.revocation import move_revocation_mark, revoke_session
@@ -65,17 +61,14 @@ __all__ = [
     "GrantedLease",
     "IssuedKey",
     "IssuedTokens",
-<<<<<<< HEAD
     "KeyringVault",
+    "LeaseRequest",
+    "LeasedPort",
+    "allocate_port",
     "begin_enrolment",
     "check_code",
     "check_first_factor",
     "check_keys",
-=======
-    "LeaseRequest",
-    "LeasedPort",
-    "allocate_port",
->>>>>>> main
     "check_password",
     "confirm_enrolment",
     "create_account",
@@ -91,24 +84,18 @@ __all__ = [
     "get_keyring",
     "issue_api_key",
     "issue_tokens",
-<<<<<<< HEAD
-    "make_recovery_codes",
-=======
     "lease_port_for_execution",
     "lift_quarantine",
->>>>>>> main
+    "make_recovery_codes",
     "move_revocation_mark",
     "purge_login_failures",
     "purge_port_leases",
     "purge_tokens",
     "record_refused_sign_in",
     "refresh_tokens",
-<<<<<<< HEAD
+    "release_port_lease",
     "remove_app",
     "remove_passkey",
-=======
-    "release_port_lease",
->>>>>>> main
     "remove_password",
     "rename_api_key",
     "renew_port_lease",

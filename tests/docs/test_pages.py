@@ -11,7 +11,16 @@ from django.core.management.base import BaseCommand
 
 from tests.docs.pages import DOCS, PROJECT_ROOT, iterate_code, list_anchors, list_blocks, list_links, list_pages
 
-OWN_COMMANDS = ("serve", "call", "explain", "issue_key", "reset_password", "reset_second_factor", "make_reference", "runserver")
+OWN_COMMANDS = (
+    "serve",
+    "call",
+    "explain",
+    "issue_key",
+    "reset_password",
+    "reset_second_factor",
+    "make_reference",
+    "runserver",
+)
 PAGES = pytest.mark.parametrize("page", list_pages(), ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
 
 
