@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('security', '0006_audit_chain'),
+        ('security', '0008_port_roles'),
     ]
 
     operations = [
