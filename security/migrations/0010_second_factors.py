@@ -12,7 +12,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('security', '0008_port_roles'), ('security', '0007_key_ring'),
+        ('security', '0009_key_ring'),
     ]
 
     operations = [
