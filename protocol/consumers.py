@@ -20,10 +20,10 @@ from django.http.request import split_domain_port, validate_host
 from protocol import sessions
 from protocol.database_threads import get_database_threads
 from protocol.domain.codec import Codec, choose_codec
-from protocol.domain.connection import AuthenticationReceived, CommandReceived, HeartbeatReceived, MessageRefused
 from protocol.domain.handshake import Terms
-from protocol.domain.messages import Limits, ServerInfo
+from protocol.domain.messages import Limits, SecurityLevel, ServerInfo
 from protocol.domain.origins import is_allowed_origin
+from protocol.domain.received import AuthenticationReceived, CommandReceived, HeartbeatReceived, MessageRefused
 from protocol.errors import MCPError
 from protocol.hub import Hub, drain, get_hub
 from protocol.link import Link
@@ -51,15 +51,16 @@ class MachineContextConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels h
             await refuse(scope, send, status=refusal or 400)
             return
         hub.start()
+        address = get_address(scope)
         await send(
             {"type": "websocket.accept", "subprotocol": codec.subprotocol if scope.get("subprotocols") else None}
         )
         link = Link(
             codec=codec,
-            terms=get_terms(),
+            terms=get_terms(is_local=is_loopback(address)),
             send=send,
             abort=scope.get("extensions", {}).get(ABORT_EXTENSION, {}).get("abort"),
-            remote_address=get_address(scope),
+            remote_address=address,
             owner=hub,
         )
         hub.add(link)
@@ -171,10 +172,21 @@ def get_address(scope: dict[str, Any]) -> str | None:
         return None
 
 
-@lru_cache(maxsize=1)
-def get_terms() -> Terms:
-    """What the settings make the server offer."""
+def is_loopback(address: str | None) -> bool:
+    """Whether the address is this machine's own loopback, in IPv4, IPv6 or mapped."""
+    if address is None:
+        return False
+    parsed = ipaddress.ip_address(address)
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
+
+
+@lru_cache(maxsize=2)
+def get_terms(*, is_local: bool) -> Terms:
+    """What the settings make the server offer; level ``low`` only to this machine itself."""
     own = settings.MCP
+    minimum = SecurityLevel(own.minimum_security_level)
+    if minimum is SecurityLevel.LOW and not is_local:
+        minimum = SecurityLevel.STANDARD
     return Terms(
         server=ServerInfo(name=settings.SERVER_NAME, version=settings.SERVER_VERSION),
         limits=Limits(
@@ -185,4 +197,5 @@ def get_terms() -> Terms:
             heartbeat_interval_ms=int(own.heartbeat_interval_seconds * 1000),
             resume_window_ms=0,
         ),
+        minimum_level=minimum,
     )

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
 from protocol.errors import Overloaded, StorageUnavailable
+from protocol.evidence import Evidence, get_evidence, keep_evidence
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,9 +44,10 @@ class DatabaseThreads:
         if self._waiting >= self._max_backlog:
             raise Overloaded("Too many commands wait for the database.", retry_after_ms=1000)
         self._waiting += 1
+        evidence = get_evidence()
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._executor, lambda: run_with_connections(function, *args, **kwargs)
+                self._executor, lambda: _run_with_evidence(evidence, function, *args, **kwargs)
             )
         finally:
             self._waiting -= 1
@@ -53,6 +55,13 @@ class DatabaseThreads:
     def stop(self) -> None:
         """Wait for what runs, then end the threads."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _run_with_evidence(evidence: Evidence, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    if not evidence:
+        return run_with_connections(function, *args, **kwargs)
+    with keep_evidence(evidence):
+        return run_with_connections(function, *args, **kwargs)
 
 
 def run_with_connections(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

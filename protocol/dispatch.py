@@ -23,6 +23,7 @@ from protocol.errors import (
     SystemTimeout,
     UnknownCommand,
 )
+from protocol.evidence import keep_evidence
 from protocol.registry import Command, CommandContext, Runs, get_command
 
 T = TypeVar("T")
@@ -138,11 +139,17 @@ def may_run_inline(command: Command) -> bool:
 
 def run_inline(command: Command, context: CommandContext, arguments: Any) -> Any:
     """The result of a command that ``may_run_inline``."""
+    if context.evidence:
+        with keep_evidence(context.evidence):
+            return command.handler(context, arguments)
     return command.handler(context, arguments)
 
 
 async def run(command: Command, context: CommandContext, arguments: Any) -> Any:
     """The result of any command, through the middleware."""
+    if context.evidence:
+        with keep_evidence(context.evidence):
+            return await middleware.wrap(_run_handler)(command, context, arguments)
     return await middleware.wrap(_run_handler)(command, context, arguments)
 
 

@@ -199,6 +199,32 @@ class SecurityLevelTooLow(SecurityError):
     code = "security.security_level_too_low"
 
 
+class EncryptionRequired(SecurityError):
+    """At this security level messages are sealed under keys that the handshake agrees on."""
+
+    code = "security.encryption_required"
+
+
+class DecryptionFailed(SecurityError):
+    """The message does not open: it is not as it was sealed, or not under this connection's keys."""
+
+    code = "security.decryption_failed"
+    http_status = 400
+
+
+class SignatureInvalid(SecurityError):
+    """The command is not signed by a key that is registered for the account."""
+
+    code = "security.signature_invalid"
+
+
+class Replayed(SecurityError):
+    """The message was taken before, or is too old to know that it was not."""
+
+    code = "security.replayed"
+    http_status = 409
+
+
 class RateLimited(SecurityError):
     """Too many requests; try again later."""
 

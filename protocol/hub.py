@@ -22,6 +22,7 @@ from django.utils import timezone
 from protocol import outbox, revocations, sessions
 from protocol.database_threads import get_database_threads
 from protocol.domain.expiry import DEFAULT_EXPIRY_TIMES, ExpiryStage, ExpiryTimes, get_expiry_stage
+from protocol.domain.sealed import DEFAULT_REKEY_LIMITS, RekeyLimits
 from protocol.domain.states import Close, State
 from protocol.errors import MCPError
 from protocol.link import Link
@@ -51,8 +52,11 @@ EXPIRE_GRACE_SECONDS = 1.0
 class Hub:
     """See the module. Belongs to one event loop."""
 
-    def __init__(self, *, expiry_times: ExpiryTimes = DEFAULT_EXPIRY_TIMES) -> None:
+    def __init__(
+        self, *, expiry_times: ExpiryTimes = DEFAULT_EXPIRY_TIMES, rekey_limits: RekeyLimits = DEFAULT_REKEY_LIMITS
+    ) -> None:
         self.channel = ""
+        self.rekey_limits = rekey_limits
         self.expiry_times = expiry_times
         self._has_channel = asyncio.Event()
         self.links: set[Link] = set()
@@ -234,6 +238,8 @@ class Hub:
         now = time.monotonic()
         for link in list(self.links):
             self.keep_expiry(link)
+            if link.connection.ask_for_rekey(self.rekey_limits):
+                link.flush_soon()
             if link.writer.blocked_since is not None and now - link.writer.blocked_since > SLOW_READER_SECONDS:
                 link.cut_off()
                 continue

@@ -17,19 +17,21 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import uuid_utils
-from django.db import transaction
 from django.utils import timezone
 
-from protocol import denials, dispatch, ports, sessions
+from protocol import admission, denials, dispatch, ports
 from protocol.answers import Answers
 from protocol.database_threads import get_database_threads
 from protocol.domain.activity import PendingCommand, Stage
 from protocol.domain.codec import Codec
-from protocol.domain.connection import AuthenticationReceived, CommandReceived, Connection, MessageRefused
+from protocol.domain.connection import Connection
 from protocol.domain.handshake import Terms
-from protocol.domain.messages import AuthenticationAnswer, PrincipalInfo
+from protocol.domain.messages import AuthenticationAnswer
+from protocol.domain.received import AuthenticationReceived, CommandReceived, MessageRefused
+from protocol.domain.signed import SignedMessage
 from protocol.domain.states import Close, State
 from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, TokenExpired
+from protocol.evidence import NONE, Evidence
 from protocol.registry import Command, CommandContext
 from protocol.wakeups import RiddenEvent
 from protocol.writer import Send, SocketWriter
@@ -91,6 +93,7 @@ class Link:
         self.connection = Connection(
             codec=codec,
             terms=terms,
+            keys=ports.get_key_agreer(),
             connection_id=make_id(),
             now=get_now,
             tick=time.monotonic,
@@ -111,6 +114,7 @@ class Link:
         self.session_id = uuid.UUID(int=0)
         self.client_features: frozenset[str] = frozenset()
         self.writer = SocketWriter(connection=self.connection, send=send, abort=abort)
+        self._signatures: ports.SessionSignatures | None = None
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
@@ -130,6 +134,7 @@ class Link:
         try:
             if principal.expires_at is not None and principal.expires_at <= event.pending.received_at:
                 raise TokenExpired
+            evidence = NONE if event.signed is None else self._verify(principal, event.signed)
             event.pending.stage = Stage.RESOLUTION
             command = dispatch.resolve(name=event.command, principal=principal)
             if command.is_changing:
@@ -148,6 +153,7 @@ class Link:
                 deadline=event.pending.received_at + timedelta(milliseconds=timeout_ms),
                 trace_id=trace_id,
                 idempotency_key=event.metadata.idempotency_key,
+                evidence=evidence,
             )
             event.pending.stage = Stage.PROCESSING
             if dispatch.may_run_inline(command):
@@ -168,6 +174,11 @@ class Link:
             )
             return
         self._start(self._run_command(command, context, arguments, event.pending if event.is_repeated else None))
+
+    def _verify(self, principal: ports.Principal, signed: SignedMessage) -> Evidence:
+        if self._signatures is None:
+            self._signatures = ports.get_signature_verifier().start_session(session_id=self.session_id)
+        return self._signatures.verify(principal=principal, signed=signed, now=timezone.now())
 
     async def _run_command(
         self, command: Command, context: CommandContext, arguments: Any, repeated: PendingCommand | None
@@ -233,7 +244,9 @@ class Link:
             kind="message",
             subject="",
             trace_id=trace_id,
-            answer=lambda told: self.connection.refuse(event.message_id, told, trace_id=trace_id),
+            answer=lambda told: self.connection.refuse(
+                event.message_id, told, trace_id=trace_id, closing=event.closing
+            ),
         )
 
     def _tell(
@@ -264,38 +277,19 @@ class Link:
         )
 
     def _judge(self, event: AuthenticationReceived, trace_id: str) -> AuthenticationAnswer:
-        authenticator = ports.get_authenticator()
-        # First: what is revoked while the principal is made has moved the mark by the next look.
-        mark = authenticator.get_mark()
-        principal = authenticator.authenticate(credentials=event.credentials, remote_address=self.remote_address)
-        if self.principal is not None and principal.id != self.principal.id:
-            raise AuthenticationFailed
-        with transaction.atomic():
-            if self.principal is None:
-                # Noted at once: whatever becomes of the answer, the session is ended with the link.
-                self.session_id = sessions.open_session(
-                    principal=principal,
-                    channel=self._owner.channel,
-                    client=self.connection.client,
-                    remote_address=self.remote_address,
-                ).id
-            ports.get_recorder().record_authentication(
-                principal=principal,
-                door=ports.Door.WEBSOCKET,
-                remote_address=self.remote_address,
-                resource=ports.Resource(kind="session", name=str(self.session_id), owner_id=principal.id),
-                trace_id=trace_id,
-            )
-        self.principal, self.mark = principal, mark
-        return AuthenticationAnswer(
-            authenticated=True,
-            session_id=str(self.session_id),
-            resumed=False,
-            principal=PrincipalInfo(id=str(principal.id), name=principal.name, roles=principal.roles),
-            expires_at=principal.expires_at,
-            security_level_max=principal.security_level_max,
-            handshake_sha256=self.connection.get_handshake_sha256(),
+        admitted = admission.admit(
+            credentials=event.credentials,
+            connection=self.connection,
+            principal=self.principal,
+            session_id=self.session_id,
+            channel=self._owner.channel,
+            remote_address=self.remote_address,
+            trace_id=trace_id,
         )
+        # Noted at once: whatever becomes of the answer, the session is ended with the link.
+        self.session_id = admitted.session_id
+        self.principal, self.mark = admitted.principal, admitted.mark
+        return admitted.answer
 
     @property
     def is_authenticated(self) -> bool:

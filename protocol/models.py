@@ -8,6 +8,8 @@ from django.conf import settings
 from django.db import models
 from uuid_utils.compat import uuid7
 
+from protocol.domain.messages import SecurityLevel
+
 
 class Session(models.Model):
     """One authenticated connection, from the authentication answer to its end."""
@@ -19,6 +21,12 @@ class Session(models.Model):
     client_name = models.CharField(max_length=100, blank=True)
     client_version = models.CharField(max_length=50, blank=True)
     remote_address = models.GenericIPAddressField(null=True)
+    security_level = models.CharField(
+        max_length=10,
+        choices=[(level.value, level.value) for level in SecurityLevel],
+        default=SecurityLevel.STANDARD.value,
+        help_text="Its connection's; from high on what its outbox holds is sealed.",
+    )
     last_sequence = models.PositiveBigIntegerField(default=0, help_text="The highest number given to a message.")
     acknowledged_sequence = models.PositiveBigIntegerField(default=0, help_text="The client has everything up to here.")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -28,6 +36,12 @@ class Session(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-created_at"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(security_level__in=[level.value for level in SecurityLevel]),
+                name="session_level_known",
+            )
+        ]
         indexes: ClassVar = [
             models.Index(fields=["seen_at"], condition=models.Q(ended_at=None), name="session_live_seen"),
             models.Index(fields=["-created_at"], name="session_created"),
@@ -46,6 +60,9 @@ class OutboxMessage(models.Model):
     correlation_id = models.CharField(max_length=64, help_text="The command that it answers for good.")
     kind = models.CharField(max_length=16, help_text="response or error")
     payload = models.BinaryField(help_text="The payload as JSON; the owner of the socket encodes it for the wire.")
+    key_id = models.CharField(
+        max_length=64, blank=True, help_text="The at-rest key that the payload is sealed under; empty: it is not."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

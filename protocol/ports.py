@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from protocol.domain.channel import KeyAgreer
 from protocol.domain.messages import Authentication, SecurityLevel
+from protocol.domain.signed import SignedMessage
 from protocol.errors import Misconfigured
+from protocol.evidence import Evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,25 @@ class Vault(Protocol):
         """
 
 
+class SessionSignatures(Protocol):
+    """Verifies the signed commands of one session, and remembers them. Called on the event loop; it queries nothing."""
+
+    def verify(self, *, principal: Principal, signed: SignedMessage, now: datetime) -> Evidence:
+        """What is to be kept as evidence of the command.
+
+        Raises:
+            SignatureInvalid: no key that is registered for the account has signed it.
+            Replayed: it was taken before, or its timestamp is too far from ``now``.
+        """
+
+
+class SignatureVerifier(Protocol):
+    """Whose signatures count."""
+
+    def start_session(self, *, session_id: uuid.UUID) -> SessionSignatures:
+        """For the commands of this session."""
+
+
 class Door(enum.StrEnum):
     """By which way somebody came."""
 
@@ -155,6 +177,8 @@ class Recorder(Protocol):
 
 _authenticator: Authenticator | None = None
 _authorizer: Authorizer | None = None
+_key_agreer: KeyAgreer | None = None
+_signature_verifier: SignatureVerifier | None = None
 _recorder: Recorder | None = None
 _vault: Vault | None = None
 
@@ -163,15 +187,19 @@ def bind(
     *,
     authenticator: Authenticator | None = None,
     authorizer: Authorizer | None = None,
+    key_agreer: KeyAgreer | None = None,
     recorder: Recorder | None = None,
+    signature_verifier: SignatureVerifier | None = None,
     vault: Vault | None = None,
 ) -> None:
     """Make these the ports' implementations; what is left out stays. Binding again replaces them (a test's fakes)."""
-    global _authenticator, _authorizer, _recorder, _vault
+    global _authenticator, _authorizer, _key_agreer, _recorder, _signature_verifier, _vault
     _authenticator = authenticator or _authenticator
     _authorizer = authorizer or _authorizer
+    _key_agreer = key_agreer or _key_agreer
     _recorder = recorder or _recorder
     _vault = vault or _vault
+    _signature_verifier = signature_verifier or _signature_verifier
 
 
 def get_authenticator() -> Authenticator:
@@ -184,6 +212,18 @@ def get_authorizer() -> Authorizer:
     if _authorizer is None:
         raise Misconfigured("No installed app binds protocol.ports.Authorizer.")
     return _authorizer
+
+
+def get_key_agreer() -> KeyAgreer:
+    if _key_agreer is None:
+        raise Misconfigured("No installed app binds protocol.domain.channel.KeyAgreer.")
+    return _key_agreer
+
+
+def get_signature_verifier() -> SignatureVerifier:
+    if _signature_verifier is None:
+        raise Misconfigured("No installed app binds protocol.ports.SignatureVerifier.")
+    return _signature_verifier
 
 
 def get_recorder() -> Recorder:

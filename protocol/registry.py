@@ -19,6 +19,7 @@ from django.utils.module_loading import autodiscover_modules
 from msgspec import Struct
 
 from protocol.domain.messages import ErrorPayload, Priority, ResponsePayload, SecurityLevel
+from protocol.evidence import NONE, Evidence
 from protocol.ports import Principal
 
 
@@ -87,6 +88,8 @@ class CommandContext(Struct, frozen=True, kw_only=True):
     """Of the command: its ``timeout_ms`` or the server's default, counted from receipt."""
     trace_id: str
     idempotency_key: str | None = None
+    evidence: Evidence = NONE
+    """That the account signed the command; empty where it need not."""
 
     def emit(self, event: str, data: Any) -> None:
         """Send an event that belongs to this command."""

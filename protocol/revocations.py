@@ -32,7 +32,7 @@ async def look_again(links: Iterable[Link]) -> None:
             link.close(Close.REVOKED)
         # One that authenticated again meanwhile is left for the next time.
         elif link.principal is before:
-            if now is None:
+            if now is None or now.security_level_max.rank < link.connection.security_level.rank:
                 link.close(Close.REVOKED)
             else:
                 link.principal, link.mark = now, mark

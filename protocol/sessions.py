@@ -10,7 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from protocol import ports, statements
-from protocol.domain.messages import ClientInfo
+from protocol.domain.messages import ClientInfo, SecurityLevel
 from protocol.domain.states import Close
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Principal
@@ -28,11 +28,19 @@ MAX_IDS_A_QUERY = 500
 """Databases bound how many values a query takes."""
 
 
-def open_session(*, principal: Principal, channel: str, client: ClientInfo, remote_address: str | None) -> Session:
+def open_session(
+    *,
+    principal: Principal,
+    channel: str,
+    client: ClientInfo,
+    remote_address: str | None,
+    security_level: SecurityLevel = SecurityLevel.STANDARD,
+) -> Session:
     """A new session, owned by the process that listens on ``channel``."""
     return Session.objects.create(
         account_id=principal.id,
         credential_id=principal.credential_id,
+        security_level=security_level.value,
         channel=channel,
         client_name=client.name,
         client_version=client.version,

@@ -13,11 +13,14 @@ class SecurityConfig(AppConfig):
         from protocol import ports
         from security import receivers  # noqa: F401  # importing it connects them
         from security.domain.authorization import PolicyAuthorizer
-        from security.services import AuditRecorder, CredentialsAuthenticator, KeyringVault
+        from security.domain.command_signatures import RegisteredKeysVerifier
+        from security.services import AuditRecorder, CredentialsAuthenticator, IdentityKeyAgreer, KeyringVault
 
         ports.bind(
             authenticator=CredentialsAuthenticator(),
             authorizer=PolicyAuthorizer(),
+            key_agreer=IdentityKeyAgreer(),
             recorder=AuditRecorder(),
+            signature_verifier=RegisteredKeysVerifier(),
             vault=KeyringVault(),
         )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from protocol.domain.codec import JSON_CODEC, Codec
-from protocol.domain.connection import Connection, MessageRefused, ReceivedEvent
+from protocol.domain.connection import Connection
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import (
     AuthenticationAnswer,
@@ -18,7 +18,9 @@ from protocol.domain.messages import (
     SecurityLevel,
     ServerInfo,
 )
+from protocol.domain.received import MessageRefused, ReceivedEvent
 from protocol.domain.states import State
+from security.services import IdentityKeyAgreer
 
 START = datetime(2026, 11, 20, 16, 31, tzinfo=UTC)
 TERMS = Terms(
@@ -46,6 +48,7 @@ class Wire:
         self.connection = Connection(
             codec=codec,
             terms=terms,
+            keys=IdentityKeyAgreer(),
             connection_id="connection",
             now=lambda: self.now,
             tick=self.get_tick,
@@ -84,7 +87,7 @@ class Wire:
         """Feed a frame; what security refuses is answered at once, as if it were on record."""
         received = self.connection.receive(frame)
         if type(received) is MessageRefused:
-            self.connection.refuse(received.message_id, received.error)
+            self.connection.refuse(received.message_id, received.error, closing=received.closing)
             return None
         return received
 

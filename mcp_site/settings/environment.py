@@ -22,6 +22,7 @@ from msgspec import Meta
 from mcp_site.errors import BadEnvironment
 from mcp_site.settings.values import (
     Network,
+    check_master_key,
     check_origins,
     is_address,
     is_loopback,
@@ -29,10 +30,9 @@ from mcp_site.settings.values import (
     parse_networks,
 )
 from mcp_site.settings.variables import PREFIX, PROJECT_ROOT, Variable, describe_variables, name_variable
-from security.domain.master_keys import MasterKeyInvalid, parse_master_keys
 from security.domain.port_ranges import PortPool, make_pool
 
-CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY"})
+CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY", "MCP_FINGERPRINT", "MCP_SIGNING_KEY"})
 """Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
 POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
@@ -89,6 +89,14 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     allow_insecure_transport: Annotated[
         bool, Meta(description="Accept plaintext from beyond loopback. For closed test networks only.")
     ] = False
+
+    minimum_security_level: Annotated[
+        Literal["low", "standard", "high", "critical"],
+        Meta(
+            description="The least security level of a message. `low` lets connections from this machine ask for it;"
+            " from `high` on HTTP takes no commands."
+        ),
+    ] = "standard"
 
     secret_key: Annotated[str, Meta(min_length=50, description="Django's secret key.", extra=_SECRET)] = ""
     master_key: Annotated[
@@ -253,7 +261,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         parse_networks(self.http_allowed_networks, name="MCP_HTTP_ALLOWED_NETWORKS")
         check_origins(self.allowed_origins, name="MCP_ALLOWED_ORIGINS")
         _check_urls(self)
-        _check_master_key(self)
+        check_master_key(self.master_key, sources=[name_variable(f) for f in MASTER_KEY_FIELDS if getattr(self, f)])
         _check_ports(self)
         if self.default_tool_timeout_seconds > self.max_tool_timeout_seconds:
             raise ValueError("MCP_DEFAULT_TOOL_TIMEOUT_SECONDS: must not be above MCP_MAX_TOOL_TIMEOUT_SECONDS")
@@ -349,17 +357,6 @@ def _check_transport(environment: Environment) -> None:
         raise ValueError("MCP_DEBUG: debug pages are for loopback only; unset it or MCP_BIND")
     if environment.failpoints and not environment.is_loopback:
         raise ValueError("MCP_FAILPOINTS: failpoints are for tests on loopback only; unset it or MCP_BIND")
-
-
-def _check_master_key(environment: Environment) -> None:
-    fields = [field for field in MASTER_KEY_FIELDS if getattr(environment, field)]
-    if len(fields) > 1:
-        raise ValueError(f"{name_variable(fields[1])}: {name_variable(fields[0])} is set too; give the key in one way")
-    if environment.master_key:
-        try:
-            parse_master_keys(environment.master_key)
-        except MasterKeyInvalid:
-            raise ValueError("MCP_MASTER_KEY: expected 32 bytes as base64url") from None
 
 
 def _check_ports(environment: Environment) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import TypeAlias
 from urllib.parse import urlsplit
+
+from security.domain.master_keys import MasterKeyInvalid, parse_master_keys
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -60,3 +62,18 @@ def check_origins(texts: Iterable[str], *, name: str) -> None:
             raise ValueError(f"{name}: {text!r} is not an origin such as https://app.example")
         if "@" in parts.netloc or text != text.lower():
             raise ValueError(f"{name}: {text!r} is not as browsers write it, in small letters and without a name")
+
+
+def check_master_key(text: str, *, sources: Sequence[str]) -> None:
+    """Refuse a text that is no master key, and more than one of the variables that it comes from.
+
+    Raises:
+        ValueError: see above; the text is not repeated.
+    """
+    if len(sources) > 1:
+        raise ValueError(f"{sources[1]}: {sources[0]} is set too; give the master key in one way")
+    try:
+        if text:
+            parse_master_keys(text)
+    except MasterKeyInvalid:
+        raise ValueError("MCP_MASTER_KEY: expected 32 bytes as base64url") from None

@@ -15,7 +15,7 @@ from protocol import dispatch
 from protocol.api.authentication import Caller
 from protocol.database_threads import get_database_threads, release_request_thread
 from protocol.domain.messages import ErrorPayload, Priority, ResponsePayload, SecurityLevel
-from protocol.errors import SystemTimeout, TokenExpired
+from protocol.errors import SecurityLevelTooLow, SystemTimeout, TokenExpired
 from protocol.registry import Command, CommandContext, Deferred, Stored
 
 EXPIRED_ANSWER_SECONDS = 5.0
@@ -60,6 +60,9 @@ async def run_call(call: Call, *, decode: Callable[[Command], Any]) -> ResponseP
     principal = call.caller.principal
     if principal.expires_at is not None and principal.expires_at <= call.received_at:
         raise TokenExpired
+    minimum = SecurityLevel(settings.MCP.minimum_security_level)
+    if call.security_level.rank < minimum.rank:
+        raise SecurityLevelTooLow(details={"security_level": minimum.value})
     command = dispatch.resolve_stateless(name=call.name, principal=principal)
     arguments = decode(command)
     timeout_ms = call.timeout_ms or int(settings.MCP.command_timeout_seconds * 1000)

@@ -57,7 +57,7 @@ class RootView(ApiView):
 
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         """Who this server is, what it speaks, and where its WebSocket is."""
-        terms = get_terms()
+        terms = get_terms(is_local=False)
         scheme = "wss" if request.is_secure() else "ws"
         root = ApiRoot(
             server=terms.server,

@@ -13,7 +13,18 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Raw
 
-from protocol.domain.messages import Envelope, Identified, Metadata, OutgoingMessage, describe_field_error
+from protocol.domain.base64url import decode_base64url, encode_base64url
+from protocol.domain.messages import (
+    Envelope,
+    Identified,
+    Metadata,
+    Opened,
+    OutgoingContent,
+    OutgoingMessage,
+    OutgoingSealed,
+    SealedEnvelope,
+    describe_field_error,
+)
 from protocol.errors import FrameInvalid, InvalidMessage, InvalidMetadata
 
 MAX_NESTING = 64
@@ -46,8 +57,23 @@ class Codec(Protocol):
     def decode(self, raw: Raw, target: type[T]) -> T:
         """A part of a message. Raises ``msgspec.ValidationError`` or ``msgspec.DecodeError``."""
 
-    def encode(self, message: OutgoingMessage | list[OutgoingMessage]) -> bytes:
-        """The message, or the array of them, on the wire. A ``Raw`` in it is JSON."""
+    def encode(self, message: OutgoingMessage | list[OutgoingMessage] | OutgoingContent) -> bytes:
+        """The message, the array of them, or what of one will be sealed, on the wire. A ``Raw`` in it is JSON."""
+
+    def decode_sealed(self, frame: bytes) -> SealedEnvelope:
+        """One message of a connection whose messages are sealed. Raises as ``decode_envelope``."""
+
+    def decode_opened(self, plaintext: bytes) -> Opened:
+        """What was inside a sealed message. Raises as ``decode_envelope``."""
+
+    def read_ciphertext(self, raw: Raw) -> bytes | None:
+        """The bytes that a sealed message's payload writes; ``None`` where it writes none."""
+
+    def encode_sealed(self, message: OutgoingSealed) -> bytes:
+        """The sealed message on the wire; its payload is bytes."""
+
+    def measure_ciphertext(self, size_bytes: int) -> int:
+        """How many bytes a ciphertext of this size takes on the wire."""
 
     def is_null(self, raw: Raw) -> bool:
         """Whether the part is missing or null, which the protocol holds to be the same."""
@@ -94,18 +120,48 @@ class JSONCodec:
 
     def __init__(self) -> None:
         self._envelope = msgspec.json.Decoder(Envelope)
+        self._sealed = msgspec.json.Decoder(SealedEnvelope)
+        self._opened = msgspec.json.Decoder(Opened)
         self._identified = msgspec.json.Decoder(Identified)
         self._encoder = msgspec.json.Encoder()
 
     def decode_envelope(self, frame: bytes) -> Envelope:
+        envelope: Envelope = self._decode_whole(self._envelope, frame)
+        return envelope
+
+    def _decode_whole(self, decoder: Any, frame: bytes) -> Any:
         if has_deep_json(frame):
             raise InvalidMessage("The message is nested too deep.", details={"max_nesting": MAX_NESTING})
-        return _decode_envelope(self._envelope, frame)
+        return _decode_envelope(decoder, frame)
+
+    def decode_sealed(self, frame: bytes) -> SealedEnvelope:
+        sealed: SealedEnvelope = self._decode_whole(self._sealed, frame)
+        return sealed
+
+    def decode_opened(self, plaintext: bytes) -> Opened:
+        opened: Opened = self._decode_whole(self._opened, plaintext)
+        return opened
+
+    def read_ciphertext(self, raw: Raw) -> bytes | None:
+        # No letter of base64url is ever written as an escape by an encoder, so that the text is what stands there.
+        text = bytes(raw)
+        if text[:1] != b'"':
+            return None
+        try:
+            return decode_base64url(text[1:-1])
+        except ValueError:
+            return None
+
+    def encode_sealed(self, message: OutgoingSealed) -> bytes:
+        return self._encoder.encode(msgspec.structs.replace(message, payload=encode_base64url(message.payload)))
+
+    def measure_ciphertext(self, size_bytes: int) -> int:
+        return (size_bytes * 4 + 2) // 3
 
     def decode(self, raw: Raw, target: type[T]) -> T:
         return msgspec.json.decode(raw, type=target)
 
-    def encode(self, message: OutgoingMessage | list[OutgoingMessage]) -> bytes:
+    def encode(self, message: OutgoingMessage | list[OutgoingMessage] | OutgoingContent) -> bytes:
         return self._encoder.encode(message)
 
     def is_null(self, raw: Raw) -> bool:
@@ -127,22 +183,50 @@ class MessagePackCodec:
 
     def __init__(self) -> None:
         self._envelope = msgspec.msgpack.Decoder(Envelope)
+        self._sealed = msgspec.msgpack.Decoder(SealedEnvelope)
+        self._opened = msgspec.msgpack.Decoder(Opened)
         self._identified = msgspec.msgpack.Decoder(Identified)
         self._encoder = msgspec.msgpack.Encoder()
 
     def decode_envelope(self, frame: bytes) -> Envelope:
+        envelope: Envelope = self._decode_whole(self._envelope, frame)
+        return envelope
+
+    def _decode_whole(self, decoder: Any, frame: bytes) -> Any:
         try:
             is_deep = has_deep_msgpack(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
             raise InvalidMessage("The frame is not MessagePack of JSON's types.") from error
         if is_deep:
             raise InvalidMessage("The message is nested too deep.", details={"max_nesting": MAX_NESTING})
-        return _decode_envelope(self._envelope, frame)
+        return _decode_envelope(decoder, frame)
+
+    def decode_sealed(self, frame: bytes) -> SealedEnvelope:
+        # No count of nesting: ciphertext is full of bytes that look like containers. What can nest is opened first,
+        # but where a frame is not sealed at all, and there the decoder's own limit holds.
+        sealed: SealedEnvelope = _decode_envelope(self._sealed, frame)
+        return sealed
+
+    def decode_opened(self, plaintext: bytes) -> Opened:
+        opened: Opened = self._decode_whole(self._opened, plaintext)
+        return opened
+
+    def read_ciphertext(self, raw: Raw) -> bytes | None:
+        try:
+            return msgspec.msgpack.decode(raw, type=bytes)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    def encode_sealed(self, message: OutgoingSealed) -> bytes:
+        return self._encoder.encode(message)
+
+    def measure_ciphertext(self, size_bytes: int) -> int:
+        return size_bytes
 
     def decode(self, raw: Raw, target: type[T]) -> T:
         return msgspec.msgpack.decode(raw, type=target)
 
-    def encode(self, message: OutgoingMessage | list[OutgoingMessage]) -> bytes:
+    def encode(self, message: OutgoingMessage | list[OutgoingMessage] | OutgoingContent) -> bytes:
         # By way of JSON: results may hold stored JSON as it is (``Raw``), and times are text in both encodings.
         return self._encoder.encode(msgspec.json.decode(msgspec.json.encode(message)))
 
@@ -157,15 +241,14 @@ class MessagePackCodec:
         return _find_id(self._identified, frame)
 
 
-def _decode_envelope(decoder: Any, frame: bytes) -> Envelope:
+def _decode_envelope(decoder: Any, frame: bytes) -> Any:
     try:
-        envelope: Envelope = decoder.decode(frame)
+        return decoder.decode(frame)
     except msgspec.ValidationError as error:
         reason, path = describe_field_error(error)
         raise InvalidMessage(reason, details={"path": path}) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidMessage("The frame cannot be decoded.") from error
-    return envelope
 
 
 def _find_id(decoder: Any, frame: bytes) -> str | None:

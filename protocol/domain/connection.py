@@ -15,10 +15,12 @@ from typing import Any
 import msgspec
 
 from protocol.domain.activity import Activity, PendingCommand
+from protocol.domain.channel import Agreed, KeyAgreer
 from protocol.domain.codec import Codec, get_frame_bytes
-from protocol.domain.handshake import Terms, negotiate
+from protocol.domain.handshake import Terms, describe_agreed, is_sealed, negotiate, offers_keys, read_rekey
 from protocol.domain.judging import check_expected, decode_payload, judge_level, open_metadata
 from protocol.domain.messages import (
+    PROTOCOL_VERSION,
     Authentication,
     AuthenticationAnswer,
     ClientInfo,
@@ -29,13 +31,23 @@ from protocol.domain.messages import (
     HandshakeRequest,
     Heartbeat,
     HeartbeatAnswer,
+    KeyAgreementOffer,
     MessageType,
-    Metadata,
+    RekeyAnswer,
     ResponsePayload,
     SecurityLevel,
     describe_error,
 )
 from protocol.domain.outgoing import Outgoing, mark_duplicate
+from protocol.domain.received import (
+    AuthenticationReceived,
+    CommandReceived,
+    HeartbeatReceived,
+    MessageRefused,
+    ReceivedEvent,
+)
+from protocol.domain.sealed import RekeyLimits, SealedWire
+from protocol.domain.signed import take_signed
 from protocol.domain.states import EXPECTED, Close, Event, State, get_next_state
 from protocol.errors import (
     DuplicateId,
@@ -58,40 +70,6 @@ CANCEL_COMMAND = "command.cancel"
 _FROM_CLIENT: frozenset[MessageType] = frozenset().union(*EXPECTED.values())
 
 
-class CommandReceived(msgspec.Struct, frozen=True, kw_only=True):
-    """A well-formed command, counted as in flight, that waits for its answer."""
-
-    message_id: str
-    command: str
-    arguments: msgspec.Raw
-    metadata: Metadata
-    security_level: SecurityLevel
-    pending: PendingCommand
-    is_repeated: bool
-    """Whether a command of this id is in flight already."""
-
-
-class AuthenticationReceived(msgspec.Struct, frozen=True, kw_only=True):
-    """Credentials to be judged; answered by ``accept_authentication`` or ``fail``."""
-
-    message_id: str
-    credentials: Authentication
-
-
-class HeartbeatReceived(msgspec.Struct, frozen=True, kw_only=True):
-    ack: int
-
-
-class MessageRefused(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that security refuses, which is told once it is on record: answered by ``refuse``."""
-
-    message_id: str | None
-    error: SecurityError
-
-
-ReceivedEvent = CommandReceived | AuthenticationReceived | HeartbeatReceived | MessageRefused
-
-
 class Connection:
     """One connection's protocol state. Not thread-safe: it belongs to the event loop."""
 
@@ -100,6 +78,7 @@ class Connection:
         *,
         codec: Codec,
         terms: Terms,
+        keys: KeyAgreer,
         connection_id: str,
         now: Callable[[], datetime],
         tick: Callable[[], float],
@@ -117,6 +96,12 @@ class Connection:
         """What the client says that it is."""
         self.closing: Close | None = None
         self.max_in_flight = terms.limits.max_in_flight
+        self._keys = keys
+        self._is_broken = False
+        """Something came that did not open: what comes after it is not looked at."""
+        self._sealed: SealedWire | None = None
+        """Once the handshake is done, where the level has messages sealed."""
+        self._read_envelope: Callable[[bytes], Envelope] = codec.decode_envelope
         self._handshake_digest = hashlib.sha256()
         self._now, self._tick, self._new_trace_id = now, tick, new_trace_id
         self._outgoing = Outgoing(codec=codec, now=now, new_id=new_id, new_trace_id=new_trace_id)
@@ -130,7 +115,7 @@ class Connection:
 
         What security refuses is the caller's to answer, once it is on record.
         """
-        if self.state is State.CLOSED:
+        if self.state is State.CLOSED or self._is_broken:
             # It crossed the closing frame, behind which nothing may be sent.
             return None
         activity = self.activity
@@ -142,13 +127,15 @@ class Connection:
             data = get_frame_bytes(self.codec, frame)
             if self.codec.is_array(data):
                 self._refuse_array()
-            envelope = self.codec.decode_envelope(data)
+            envelope = self._read_envelope(data)
             message_id = envelope.id
             activity.last_message_id = message_id
             if envelope.type is MessageType.COMMAND and self.state is State.READY:
                 return self._receive_command(envelope)
             return self._receive_control(envelope, data)
         except MCPError as error:
+            if message_id is None and self._sealed is not None:
+                return self._refuse_sealed(self._sealed.take_refused_id(), data, error)
             message_id = message_id or self.codec.find_id(data)
             if isinstance(error, SecurityError):
                 return MessageRefused(message_id=message_id, error=error)
@@ -157,6 +144,21 @@ class Connection:
             if isinstance(error, VersionUnsupported):
                 self.close(Close.VERSION_UNSUPPORTED)
             return None
+
+    def _refuse_sealed(self, opened_id: str | None, data: bytes, error: MCPError) -> MessageRefused | None:
+        """Refuse what is no message though it opened; where it did not open, read nothing more and close.
+
+        Nobody knows who sent what does not open, or what is missing from now on. Its id is anybody's as well: where a
+        command of that id is in flight, its client must not take this for the answer.
+        """
+        self._is_broken = opened_id is None
+        closing = Close.PROTOCOL_VIOLATED if self._is_broken else None
+        found_id = opened_id or self.codec.find_id(data)
+        message_id = None if found_id in self.activity.pending else found_id
+        if isinstance(error, SecurityError):
+            return MessageRefused(message_id=message_id, error=error, closing=closing)
+        self.refuse(message_id, error, closing=closing)
+        return None
 
     def _refuse_array(self) -> None:
         if self.state is State.HANDSHAKING:
@@ -167,6 +169,7 @@ class Connection:
         pending = self.activity.pending
         metadata = open_metadata(self.codec, envelope)
         level = judge_level(envelope, agreed=self.security_level)
+        signed = take_signed(self.codec, envelope) if level is SecurityLevel.CRITICAL else None
         payload = decode_payload(self.codec, envelope, CommandPayload)
         running = pending.get(envelope.id)
         if running is not None and (running.command != payload.command or running.repeats >= MAX_REPEATS):
@@ -189,6 +192,7 @@ class Connection:
             arguments=payload.arguments,
             metadata=metadata,
             security_level=level,
+            signed=signed,
             pending=entry,
             is_repeated=running is not None,
         )
@@ -196,7 +200,9 @@ class Connection:
     def _receive_control(self, envelope: Envelope, frame: bytes) -> ReceivedEvent | None:
         if envelope.type not in _FROM_CLIENT:
             raise UnsupportedType(f"The server takes no {envelope.type.value}.", details={"type": envelope.type.value})
-        check_expected(envelope.type, state=self.state)
+        is_rekey = envelope.type is MessageType.HANDSHAKE and self._sealed is not None and self.state is State.READY
+        if not is_rekey:
+            check_expected(envelope.type, state=self.state)
         if envelope.id in self.activity.pending:
             raise DuplicateId("A command of this id is still in flight.")
         open_metadata(self.codec, envelope)
@@ -208,7 +214,10 @@ class Connection:
             )
             return HeartbeatReceived(ack=heartbeat.ack)
         if envelope.type is MessageType.HANDSHAKE:
-            self._shake_hands(envelope, frame)
+            if is_rekey:
+                self._change_keys(envelope, frame)
+            else:
+                self._shake_hands(envelope, frame)
             return None
         credentials: Authentication = decode_payload(self.codec, envelope, Authentication)  # type: ignore[arg-type]  # a union is no type to mypy
         return AuthenticationReceived(message_id=envelope.id, credentials=credentials)
@@ -218,16 +227,55 @@ class Connection:
     def _shake_hands(self, envelope: Envelope, frame: bytes) -> None:
         request = decode_payload(self.codec, envelope, HandshakeRequest)
         agreement = negotiate(request=request, terms=self.terms, connection_id=self.connection_id)
+        answer, channel = agreement.answer, None
+        if offers_keys(request.key_agreement):
+            agreed = self._agree(request.key_agreement, frame, answer.security_level, None)
+            answer, channel = msgspec.structs.replace(answer, key_agreement=describe_agreed(agreed)), agreed.channel
         self.client = request.client
         self.features = agreement.features
-        self.security_level = agreement.answer.security_level
-        self.max_in_flight = agreement.answer.limits.max_in_flight
+        self.security_level = answer.security_level
+        self.max_in_flight = answer.limits.max_in_flight
         self._outgoing.peer_max_size = request.max_message_size
         self._move(Event.SHOOK_HANDS)
         self._handshake_digest.update(frame)
-        self._handshake_digest.update(
-            self._outgoing.put(MessageType.HANDSHAKE, agreement.answer, correlation_id=envelope.id)
+        self._handshake_digest.update(self._outgoing.put(MessageType.HANDSHAKE, answer, correlation_id=envelope.id))
+        if channel is not None and is_sealed(self.security_level):
+            self._sealed = SealedWire(codec=self.codec, level=self.security_level, channel=channel, tick=self._tick())
+            self._outgoing.seal_from_now(self._sealed)
+            self._read_envelope = self._sealed.open
+
+    def _agree(self, offer: KeyAgreementOffer, frame: bytes, level: SecurityLevel, old: bytes | None) -> Agreed:
+        return self._keys.agree(
+            public_key=offer.public_key,
+            client_frame=frame,
+            connection_id=self.connection_id,
+            protocol_version=PROTOCOL_VERSION,
+            security_level=level.value,
+            previous_hash=old,
         )
+
+    def _change_keys(self, envelope: Envelope, frame: bytes) -> None:
+        """Agree on new keys: what is sent after the answer is sealed under them."""
+        sealed = self._sealed
+        assert sealed is not None  # noqa: S101  # else it is no re-key
+        offer = read_rekey(self.codec, envelope)
+        sealed.check_may_rekey()
+        agreed = self._agree(offer, frame, self.security_level, sealed.transcript_hash)
+        self._outgoing.put(
+            MessageType.HANDSHAKE,
+            RekeyAnswer(key_agreement=describe_agreed(agreed)),
+            correlation_id=envelope.id,
+            switch_to=agreed.channel,
+        )
+        sealed.expect(agreed.channel, tick=self._tick())
+
+    def ask_for_rekey(self, limits: RekeyLimits) -> bool:
+        """Tell the client, once, that new keys are due; whether that was done now."""
+        sealed = self._sealed
+        if sealed is None or self.state is not State.READY or not sealed.is_rekey_due(tick=self._tick(), limits=limits):
+            return False
+        sealed.is_rekey_asked_for = self.emit("session.rekey_due", {"key_id": sealed.newest_key_id})
+        return sealed.is_rekey_asked_for
 
     def accept_authentication(self, message_id: str, answer: AuthenticationAnswer) -> None:
         """Answer credentials that were found good; the first time, the connection becomes ready."""
@@ -261,12 +309,20 @@ class Connection:
         self.refuse(message_id, error, trace_id=trace_id, sequence=sequence)
 
     def refuse(
-        self, message_id: str | None, error: MCPError, *, trace_id: str | None = None, sequence: int | None = None
+        self,
+        message_id: str | None,
+        error: MCPError,
+        *,
+        trace_id: str | None = None,
+        sequence: int | None = None,
+        closing: Close | None = None,
     ) -> None:
-        """Answer a message that was never in flight."""
+        """Answer a message that was never in flight, and close after it where that is what ``closing`` says."""
         self.activity.error_count += 1
         payload = describe_error(error, trace_id=trace_id or self._new_trace_id())
         self._outgoing.put(MessageType.ERROR, payload, correlation_id=message_id, sequence=sequence)
+        if closing is not None:
+            self.close(closing)
 
     def deliver(self, message_type: MessageType, payload: bytes, *, correlation_id: str, sequence: int) -> None:
         """Send a numbered message out of the outbox; ``payload`` is its payload as JSON."""

@@ -65,7 +65,8 @@ def judge_level(envelope: Envelope, *, agreed: SecurityLevel) -> SecurityLevel:
 
     Raises:
         InvalidMessage: it carries a token, which a socket does not take.
-        FeatureNotAgreed: it is sealed or signed, or says that it is above the connection's level.
+        FeatureNotAgreed: it is sealed or signed where that is not done, or says that it is above the connection's
+            level.
         SecurityLevelTooLow: it says that it is below.
     """
     security = envelope.security
@@ -73,8 +74,13 @@ def judge_level(envelope: Envelope, *, agreed: SecurityLevel) -> SecurityLevel:
         return agreed
     if security.auth_token is not None:
         raise InvalidMessage("On a socket there is no auth_token.", details={"path": "security.auth_token"})
-    if security.encryption_info is not None or security.signature is not None:
-        raise FeatureNotAgreed("Sealing and signing were not agreed.", details={"path": "security"})
+    if security.encryption_info is not None:
+        # What was sealed is open by now.
+        raise FeatureNotAgreed("Sealing was not agreed.", details={"path": "security.encryption_info"})
+    if security.signature is not None and not (
+        agreed is SecurityLevel.CRITICAL and envelope.type is MessageType.COMMAND
+    ):
+        raise FeatureNotAgreed("Only commands at level critical are signed.", details={"path": "security.signature"})
     level = security.security_level
     if level is None:
         return agreed

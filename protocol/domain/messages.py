@@ -67,6 +67,17 @@ NO_RAW = Raw(b"")
 """A ``Raw`` field's absence; msgspec has no ``Raw | None``."""
 
 
+Timestamp = Annotated[datetime, Meta(tz=True)]
+
+
+class EncryptionInfo(Struct, frozen=True, forbid_unknown_fields=True):
+    """Under which key a message is sealed, and which of those under it it is (section 11)."""
+
+    algorithm: Annotated[str, Meta(max_length=50)]
+    key_id: Annotated[str, Meta(max_length=64)]
+    sequence: Annotated[int, Meta(ge=0)]
+
+
 class Security(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     security_level: SecurityLevel | None = None
     encryption_info: dict[str, Any] | None = None
@@ -80,9 +91,41 @@ class Envelope(Struct, frozen=True, forbid_unknown_fields=True):
     id: MessageId
     type: MessageType
     payload: Raw
-    timestamp: Annotated[datetime, Meta(tz=True)]
+    timestamp: Timestamp
     metadata: Raw = NO_RAW
     security: Security | None = None
+
+
+class SealedSecurity(Struct, frozen=True, forbid_unknown_fields=True):
+    security_level: SecurityLevel | None = None
+    encryption_info: EncryptionInfo | None = None
+    signature: Annotated[str, Meta(max_length=500)] | None = None
+    auth_token: str | None = None
+
+
+class SealedEnvelope(Struct, frozen=True, forbid_unknown_fields=True):
+    """An incoming message of a connection whose messages are sealed; what is authenticated stays as it was written."""
+
+    id: MessageId
+    type: MessageType
+    payload: Raw
+    timestamp: Annotated[str, Meta(max_length=64)]
+    metadata: Raw = NO_RAW
+    security: SealedSecurity | None = None
+
+
+class Opened(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is inside a sealed message."""
+
+    payload: Raw
+    metadata: Raw = NO_RAW
+
+
+class OpenedEnvelope(Envelope, frozen=True, kw_only=True):
+    """An incoming message that was sealed."""
+
+    written_at: str
+    """Its timestamp as it was written."""
 
 
 class Identified(Struct, frozen=True):
@@ -117,13 +160,29 @@ class ExtensionOffer(Struct, frozen=True):
     required: bool = False
 
 
+class KeyAgreementOffer(Struct, frozen=True, forbid_unknown_fields=True):
+    """The client's half of the connection's keys."""
+
+    algorithm: Annotated[str, Meta(max_length=50)]
+    public_key: Annotated[str, Meta(max_length=200)]
+
+
+class KeyAgreement(Struct, frozen=True):
+    """The server's half, which its identity key has signed."""
+
+    algorithm: str
+    public_key: str
+    key_id: str
+    signature: str
+
+
 class HandshakeRequest(Struct, frozen=True, forbid_unknown_fields=True):
     protocol_versions: Annotated[list[Annotated[str, Meta(max_length=20)]], Meta(min_length=1, max_length=20)]
     client: ClientInfo
     security_level: SecurityLevel | None = None
     features: Annotated[list[Annotated[str, Meta(max_length=50)]], Meta(max_length=50)] = []
     compression: Annotated[list[Annotated[str, Meta(max_length=50)]], Meta(max_length=10)] = []
-    key_agreement: dict[str, Any] | None = None
+    key_agreement: KeyAgreementOffer | None = None
     resume: dict[str, Any] | None = None
     state_sync: bool = False
     max_in_flight: Annotated[int, Meta(ge=1)] | None = None
@@ -158,8 +217,18 @@ class HandshakeAnswer(Struct, frozen=True):
     limits: Limits
     authentication: AuthenticationOffer
     compression: str | None = None
-    key_agreement: dict[str, Any] | None = None
+    key_agreement: KeyAgreement | None = None
     extensions: dict[str, Any] = {}
+
+
+class RekeyRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A handshake on a connection whose messages are sealed: new keys, nothing else."""
+
+    key_agreement: KeyAgreementOffer
+
+
+class RekeyAnswer(Struct, frozen=True):
+    key_agreement: KeyAgreement
 
 
 class JwtCredentials(Struct, frozen=True, forbid_unknown_fields=True, tag_field="method", tag="jwt"):
@@ -262,6 +331,30 @@ class OutgoingMessage(Struct, frozen=True, omit_defaults=True):
     timestamp: str
     """RFC 3339, UTC, milliseconds."""
     metadata: OutgoingMetadata | None = None
+
+
+class OutgoingContent(Struct, frozen=True):
+    """What of a message is sealed."""
+
+    payload: Any
+    metadata: OutgoingMetadata | None
+
+
+class OutgoingSecurity(Struct, frozen=True):
+    security_level: SecurityLevel
+    encryption_info: EncryptionInfo
+
+
+class OutgoingSealed(Struct, frozen=True):
+    """A sealed message on its way out."""
+
+    id: str
+    type: MessageType
+    payload: Any
+    """Base64url as text, or bytes, as the encoding has it."""
+    timestamp: str
+    security: OutgoingSecurity
+    metadata: None = None
 
 
 def describe_field_error(error: msgspec.ValidationError) -> tuple[str, str]:

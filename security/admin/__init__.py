@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from security.admin.accounts import AccountAdmin
 from security.admin.audit import AuditEventAdmin
+from security.admin.command_keys import CommandKeyAdmin
 from security.admin.keys import ApiKeyAdmin
 from security.admin.login import ConsoleLoginForm
 from security.admin.permissions import get_actor, get_principal
@@ -22,6 +23,7 @@ __all__ = [
     "ApiKeyAdmin",
     "AuditEventAdmin",
     "ClosableSessionAdmin",
+    "CommandKeyAdmin",
     "ConsoleLoginForm",
     "GroupAdmin",
     "PortLeaseAdmin",

@@ -10,9 +10,11 @@ import enum
 from dataclasses import dataclass, field
 from typing import Final
 
+from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal, Resource
 from security.domain import policy
 from security.domain.policy import Decision, GrantRule
+from security.domain.signatures import CommandPublicKey
 
 MAX_REMEMBERED_DECISIONS: Final = 1024
 _MAX_REMEMBERED_NAME_LENGTH: Final = 200
@@ -35,6 +37,8 @@ class AccountPrincipal(Principal):
     grants: tuple[GrantRule, ...]
     scopes: tuple[str, ...] = ()
     credential: CredentialKind = CredentialKind.NONE
+    command_keys: tuple[CommandPublicKey, ...] = ()
+    """The keys with which the account signs commands; looked up only where it may use level critical."""
     password_stamp: str = field(default="", repr=False)
     """Of the password that was shown: it tells whether the account still has that one."""
     _decisions: dict[tuple[str, Resource], Decision] = field(
@@ -63,6 +67,13 @@ class AccountPrincipal(Principal):
         if len(self._decisions) >= MAX_REMEMBERED_DECISIONS:
             self._decisions.clear()
         self._decisions[key] = decision
+
+
+def limit_level(level_max: SecurityLevel, *, has_command_key: bool) -> SecurityLevel:
+    """The highest level that an account's connections can have: without a key nothing of its can be signed."""
+    if level_max is SecurityLevel.CRITICAL and not has_command_key:
+        return SecurityLevel.HIGH
+    return level_max
 
 
 class PolicyAuthorizer:

@@ -13,6 +13,7 @@ from security.models.audit import (
     AuditSeal,
     UnsealedEvent,
 )
+from security.models.command_keys import CommandKey, CommandKeyKept
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
 from security.models.keys import EncryptionKey
 from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
@@ -39,6 +40,8 @@ __all__ = [
     "AuditHead",
     "AuditSeal",
     "AuthenticatorApp",
+    "CommandKey",
+    "CommandKeyKept",
     "EncryptionKey",
     "Grant",
     "IssuedToken",

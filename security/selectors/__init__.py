@@ -23,6 +23,7 @@ from security.selectors.accounts import (
     list_passkeys,
 )
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
+from security.selectors.command_keys import CommandKeys, find_command_key, get_command_keys, list_command_keys
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
 from security.selectors.keys import list_keys
@@ -48,6 +49,7 @@ __all__ = [
     "MAX_FOUND",
     "MAX_SEARCHED",
     "REVOKE_SESSIONS",
+    "CommandKeys",
     "Explanation",
     "KeyNotFound",
     "PortLeaseFilters",
@@ -63,9 +65,11 @@ __all__ = [
     "filter_api_keys",
     "filter_audit_events_by_actor",
     "find_account_id",
+    "find_command_key",
     "get_account",
     "get_account_principal",
     "get_authenticator_app",
+    "get_command_keys",
     "get_identity_fingerprint",
     "get_password_stamp",
     "get_port_lease",
@@ -75,6 +79,7 @@ __all__ = [
     "has_authenticator_app",
     "has_standing",
     "list_accounts_keyed_by",
+    "list_command_keys",
     "list_keys",
     "list_passkeys",
     "list_port_leases",

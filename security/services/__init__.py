@@ -13,6 +13,8 @@ from security.services.accounts import (
 )
 from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
 from security.services.authentication import CredentialsAuthenticator
+from security.services.channels import IdentityKeyAgreer
+from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
 from security.services.keyring import KeyringVault, get_keyring
@@ -59,6 +61,7 @@ __all__ = [
     "Enrolment",
     "FirstAccounts",
     "GrantedLease",
+    "IdentityKeyAgreer",
     "IssuedKey",
     "IssuedTokens",
     "KeyringVault",
@@ -70,6 +73,7 @@ __all__ = [
     "check_first_factor",
     "check_keys",
     "check_password",
+    "check_public_key",
     "confirm_enrolment",
     "create_account",
     "delete_grant",
@@ -93,6 +97,7 @@ __all__ = [
     "purge_tokens",
     "record_refused_sign_in",
     "refresh_tokens",
+    "register_command_key",
     "release_port_lease",
     "remove_app",
     "remove_passkey",
@@ -102,6 +107,7 @@ __all__ = [
     "reset_password",
     "reset_second_factor",
     "revoke_api_key",
+    "revoke_command_key",
     "revoke_session",
     "revoke_token",
     "save_account",

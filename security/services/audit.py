@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from protocol import statements
+from protocol.evidence import get_evidence
 from protocol.ports import Principal, Resource
 from security.models import AuditEvent
 
@@ -23,7 +24,8 @@ def record_event(
 ) -> AuditEvent:
     """Record who did what to what, with what outcome. Without ``principal`` it was the server itself.
 
-    ``data`` is JSON and holds no secret; inputs and outputs stand with the run that it names.
+    ``data`` is JSON and holds no secret; inputs and outputs stand with the run that it names. Where a signed command is
+    being run, its evidence is kept with it (``domain.signatures.verify_evidence``).
     """
     event = AuditEvent(
         actor_id=None if principal is None else principal.id,
@@ -34,7 +36,12 @@ def record_event(
         resource_name=resource.name,
         outcome=outcome,
         trace_id=trace_id,
-        data_json=msgspec.json.encode(data or {}).decode(),
+        data_json=msgspec.json.encode(_add_evidence(data or {})).decode(),
     )
     statements.insert(event)
     return event
+
+
+def _add_evidence(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    evidence = get_evidence()
+    return {**data, "evidence": evidence} if evidence else data

@@ -29,7 +29,7 @@ from protocol.ports import Principal
 from security import selectors
 from security.domain import api_keys
 from security.domain.api_keys import KeyState
-from security.domain.authorization import AccountPrincipal, CredentialKind
+from security.domain.authorization import AccountPrincipal, CredentialKind, limit_level
 from security.domain.tokens import TokenInvalid, TokenKind, TokenState
 from security.models import Account, ApiKey, IssuedToken
 from security.selectors import RolesAndGrants, get_roles_and_grants, has_standing
@@ -192,12 +192,14 @@ def make_principal(
     scopes: tuple[str, ...] = (),
     password_stamp: str = "",
 ) -> AccountPrincipal:
-    """The account as who showed this credential."""
+    """The account as who showed this credential. A query, where the account may use level critical."""
+    command_keys = selectors.get_command_keys(account=account)
     return AccountPrincipal(
         id=account.id,
         name=account.username,
         roles=held.roles,
-        security_level_max=SecurityLevel(account.security_level_max),
+        security_level_max=limit_level(SecurityLevel(account.security_level_max), has_command_key=bool(command_keys)),
+        command_keys=command_keys,
         credential_id=credential_id,
         expires_at=expires_at,
         grants=held.grants,

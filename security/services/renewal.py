@@ -18,9 +18,16 @@ from django.utils.crypto import constant_time_compare
 from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal
 from security.domain.api_keys import KeyState
-from security.domain.authorization import AccountPrincipal, CredentialKind
+from security.domain.authorization import AccountPrincipal, CredentialKind, limit_level
 from security.models import Account, ApiKey, IssuedToken
-from security.selectors import RolesAndGrants, get_password_stamp, has_standing, list_roles_and_grants
+from security.selectors import (
+    CommandKeys,
+    RolesAndGrants,
+    get_password_stamp,
+    has_standing,
+    list_command_keys,
+    list_roles_and_grants,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +43,14 @@ class _Found:
     held: dict[uuid.UUID, RolesAndGrants | None]
     api_keys: dict[uuid.UUID, ApiKey]
     tokens: dict[uuid.UUID, IssuedToken]
+    command_keys: dict[uuid.UUID, CommandKeys]
 
 
 def renew_principals(*, principals: Sequence[Principal]) -> list[Principal | None]:
     """The principals as they are now, in the same order; the same object where nothing has changed.
 
-    ``None`` for one whose credential was revoked or whose account is inactive; one that has only expired stays. Four
-    queries for each ``BATCH``.
+    ``None`` for one whose credential was revoked or whose account is inactive; one that has only expired stays. Five
+    queries at most for each ``BATCH``.
     """
     renewed: list[Principal | None] = []
     for start in range(0, len(principals), BATCH):
@@ -59,8 +67,10 @@ def _find(principals: Sequence[AccountPrincipal]) -> _Found:
     def select(kind: CredentialKind) -> set[uuid.UUID]:
         return {principal.credential_id for principal in principals if principal.credential is kind}
 
+    accounts = Account.objects.in_bulk(account_ids)
     return _Found(
-        accounts=Account.objects.in_bulk(account_ids),
+        accounts=accounts,
+        command_keys=list_command_keys(accounts=accounts.values()),
         held=list_roles_and_grants(account_ids=account_ids),
         api_keys=ApiKey.objects.in_bulk(select(CredentialKind.API_KEY)),
         tokens=IssuedToken.objects.select_related("account", "api_key").in_bulk(select(CredentialKind.TOKEN)),
@@ -76,12 +86,14 @@ def _renew(principal: Principal, found: _Found, *, now: datetime) -> Principal |
     if held is None:
         logger.error("A grant of %s is not valid: its connections are closed", account)
         return None
+    command_keys = found.command_keys.get(account.id, ())
     renewed = replace(
         principal,
         name=account.username,
         roles=held.roles,
         grants=held.grants,
-        security_level_max=SecurityLevel(account.security_level_max),
+        security_level_max=limit_level(SecurityLevel(account.security_level_max), has_command_key=bool(command_keys)),
+        command_keys=command_keys,
     )
     # What it remembers of decisions is worth keeping.
     return principal if renewed == principal else renewed

@@ -12,14 +12,16 @@ from django.core.management.base import BaseCommand
 from tests.docs.pages import DOCS, PROJECT_ROOT, iterate_code, list_anchors, list_blocks, list_links, list_pages
 
 OWN_COMMANDS = (
-    "serve",
     "call",
     "explain",
     "issue_key",
+    "make_reference",
+    "register_command_key",
     "reset_password",
     "reset_second_factor",
-    "make_reference",
+    "revoke_command_key",
     "runserver",
+    "serve",
 )
 PAGES = pytest.mark.parametrize("page", list_pages(), ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
 

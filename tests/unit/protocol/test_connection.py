@@ -13,9 +13,6 @@ from protocol.domain.codec import CODECS, JSON_CODEC, MESSAGEPACK_CODEC, Codec
 from protocol.domain.connection import (
     MAX_REPEATS,
     MAX_UNSENT_EVENTS,
-    AuthenticationReceived,
-    CommandReceived,
-    HeartbeatReceived,
 )
 from protocol.domain.messages import (
     ApiKeyCredentials,
@@ -27,6 +24,7 @@ from protocol.domain.messages import (
     ResponsePayload,
     SecurityLevel,
 )
+from protocol.domain.received import AuthenticationReceived, CommandReceived, HeartbeatReceived
 from protocol.domain.states import Close, State
 from protocol.errors import AccessDenied, AuthenticationFailed, DuplicateId, InternalError
 from tests.wire import CREDENTIALS, START, TERMS, Wire, make_authentication_answer, make_ready
@@ -144,8 +142,8 @@ MESSAGE: dict[str, Any] = {
 }
 REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "auth_token": ({"security": {"auth_token": "t"}}, "protocol.invalid_message", "security.auth_token"),
-    "sealed": ({"security": {"encryption_info": {}}}, "protocol.feature_not_agreed", "security"),
-    "signed": ({"security": {"signature": "ed25519:…"}}, "protocol.feature_not_agreed", "security"),
+    "sealed": ({"security": {"encryption_info": {}}}, "protocol.feature_not_agreed", "security.encryption_info"),
+    "signed": ({"security": {"signature": "ed25519:…"}}, "protocol.feature_not_agreed", "security.signature"),
     "lower level": ({"security": {"security_level": "low"}}, "security.security_level_too_low", None),
     "higher level": (
         {"security": {"security_level": "high"}},

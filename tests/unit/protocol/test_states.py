@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from protocol.domain.codec import JSON_CODEC
-from protocol.domain.connection import AuthenticationReceived, CommandReceived
 from protocol.domain.messages import MessageType
+from protocol.domain.received import AuthenticationReceived, CommandReceived
 from protocol.domain.states import EXPECTED, TRANSITIONS, Close, Event, State, WrongTransition, get_next_state
 from tests.wire import CREDENTIALS, HANDSHAKE, Wire, make_ready
 

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('security', '0008_port_roles'),
+        ('security', '0009_command_keys'),
     ]
 
     operations = [
