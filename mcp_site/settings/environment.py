@@ -8,9 +8,7 @@ installation do not belong here (``mcp_site.serving.preflight``), nor does what 
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,14 +27,21 @@ from mcp_site.settings.values import (
     is_service_url,
     parse_networks,
 )
-from mcp_site.settings.variables import PREFIX, PROJECT_ROOT, Variable, describe_variables, name_variable
+from mcp_site.settings.variables import (
+    PREFIX,
+    PROJECT_ROOT,
+    Variable,
+    describe_variables,
+    explain_failure,
+    name_variable,
+    refuse_near_misses,
+)
 from security.domain.port_ranges import PortPool, make_pool
 
 CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY", "MCP_FINGERPRINT", "MCP_SIGNING_KEY"})
 """Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
 POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
-NEAR_MISS_RATIO: Final = 0.75
 MASTER_KEY_FIELDS: Final = ("master_key", "master_key_file", "master_key_command")
 """Where the master key may come from: one of them."""
 
@@ -327,7 +332,7 @@ def parse_environment(values: Mapping[str, str]) -> Environment:
         BadEnvironment: a value is wrong, or an unknown ``MCP_*`` name is nearly a known one.
     """
     variables = {variable.name: variable for variable in list_variables()}
-    _refuse_near_misses(find_unknown_names(values), known=[*variables, *CLIENT_VARIABLES])
+    refuse_near_misses(find_unknown_names(values), known=[*variables, *CLIENT_VARIABLES])
     given: dict[str, Any] = {name: value.strip() for name, value in values.items() if name in variables}
     for name, text in given.items():
         if variables[name].type == "list":
@@ -335,7 +340,7 @@ def parse_environment(values: Mapping[str, str]) -> Environment:
     try:
         return msgspec.convert(given, Environment, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise BadEnvironment(_explain(str(error), given, variables)) from None
+        raise BadEnvironment(explain_failure(str(error), given, variables)) from None
 
 
 def find_unknown_names(values: Mapping[str, str]) -> list[str]:
@@ -382,26 +387,7 @@ def _check_urls(environment: Environment) -> None:
         raise ValueError("CELERY_BROKER_URL: expected a URL")
 
 
-def _refuse_near_misses(unknown: list[str], *, known: list[str]) -> None:
-    bare = {name.removeprefix(PREFIX): name for name in known if name.startswith(PREFIX)}
-    for name in unknown:
-        near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=NEAR_MISS_RATIO)
-        if near:
-            raise BadEnvironment(f"{name} is not known; did you mean {bare[near[0]]}?")
-
-
 def _decode(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str):
         return Path(value).expanduser().absolute()
     raise NotImplementedError(kind)
-
-
-def _explain(message: str, given: Mapping[str, Any], variables: Mapping[str, Variable]) -> str:
-    """One line that names the variable, from msgspec's message (``Expected `int` >= 0 - at `$.MCP_PORT```)."""
-    found = re.search(r" - at `\$\.(\w+)", message)
-    if found is None:
-        return message.partition(" - at `$`")[0].replace("\n", " ")
-    variable = variables[found[1]]
-    expected = " ".join(part for part in (variable.type, variable.bounds) if part)
-    value = "" if variable.is_secret else f", not {given[variable.name]!r}"
-    return f"{variable.name}: expected {expected}{value}"
