@@ -41,6 +41,12 @@ PINNED: Final[Mapping[str, str]] = {
     "MCP_MAX_IN_FLIGHT": "64",
     "MCP_MAX_CONNECTIONS": "2000",
     "MCP_HEARTBEAT_INTERVAL_SECONDS": "20",
+    # One account, from one address, does what a thousand would.
+    "MCP_REQUESTS_PER_MINUTE": "100000000",
+    "MCP_SIGN_INS_PER_MINUTE": "1000000",
+    "MCP_CONNECTIONS_PER_MINUTE": "1000000",
+    "MCP_CONNECTIONS_PER_ACCOUNT": "2000",
+    "MCP_CONNECTIONS_PER_ADDRESS": "2000",
 }
 """All that a figure depends on, written down even where it is the default."""
 

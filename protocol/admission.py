@@ -41,6 +41,7 @@ def admit(
     Raises:
         AuthenticationFailed: whatever is wrong, also where they are another account's than before.
         AccessDenied: the account may not use the connection's level.
+        RateLimited: the account, or the address, has as many connections as it may.
     """
     authenticator = ports.get_authenticator()
     # First: what is revoked while the principal is made has moved the mark by the next look.
@@ -70,6 +71,8 @@ def admit(
             resource=ports.Resource(kind="session", name=str(session_id), owner_id=found.id),
             trace_id=trace_id,
         )
+    if principal is None:
+        sessions.refuse_crowd(session_id=session_id, account_id=found.id, remote_address=remote_address)
     answer = AuthenticationAnswer(
         authenticated=True,
         session_id=str(session_id),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -16,15 +17,16 @@ from typing import Any
 from channels.consumer import AsyncConsumer
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
+from msgspec import Struct
 
-from protocol import sessions
+from protocol import ports, sessions
 from protocol.database_threads import get_database_threads
 from protocol.domain.codec import Codec, choose_codec
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import Limits, SecurityLevel, ServerInfo
 from protocol.domain.origins import is_allowed_origin
 from protocol.domain.received import AuthenticationReceived, CommandReceived, HeartbeatReceived, MessageRefused
-from protocol.errors import MCPError
+from protocol.errors import MCPError, RateLimited
 from protocol.hub import Hub, drain, get_hub
 from protocol.link import Link
 
@@ -46,9 +48,9 @@ class MachineContextConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels h
         await receive()  # websocket.connect
         hub = get_hub()
         codec = choose_codec(list(scope.get("subprotocols", ())))
-        refusal = find_refusal(codec=codec, hub=hub, scope=scope)
+        refusal = await find_refusal(codec=codec, hub=hub, scope=scope)
         if refusal is not None or codec is None:
-            await refuse(scope, send, status=refusal or 400)
+            await refuse(scope, send, refusal or Refusal(status=400))
             return
         hub.start()
         address = get_address(scope)
@@ -91,16 +93,18 @@ async def serve_link(link: Link, receive: Receive) -> int | None:
             frame = message["bytes"]
         link.seen_tick = time.monotonic()
         event = connection.receive(frame)
-        if event is None:
-            pass
-        elif type(event) is CommandReceived:
+        if type(event) is CommandReceived:
             link.start_command(event)
-        elif type(event) is AuthenticationReceived:
-            link.start_authentication(event)
         elif type(event) is HeartbeatReceived:
+            link.manners.note_heartbeat()
             link.answers.delivery.acknowledge(event.ack)
         elif type(event) is MessageRefused:
+            link.manners.note_other(link.principal)
             link.refuse(event)
+        else:
+            link.manners.note_other(link.principal)
+            if type(event) is AuthenticationReceived:
+                link.start_authentication(event)
         if connection.has_output():
             await link.writer.flush()
         await link.writer.wait_for_room()
@@ -123,14 +127,28 @@ async def end_session(link: Link, close_code: int | None) -> None:
         return
 
 
-def find_refusal(*, codec: Codec | None, hub: Hub, scope: dict[str, Any]) -> int | None:
-    """The HTTP status with which the upgrade is refused, if it is."""
+class Refusal(Struct, frozen=True, kw_only=True):
+    """With what an upgrade is answered that is not accepted."""
+
+    status: int
+    retry_after_seconds: int | None = None
+
+
+async def find_refusal(*, codec: Codec | None, hub: Hub, scope: dict[str, Any]) -> Refusal | None:
+    """Why the upgrade is refused, if it is: before it costs more than its head."""
     if not has_allowed_origin(scope):
-        return 403
+        return Refusal(status=403)
     if codec is None:
-        return 400
+        return Refusal(status=400)
+    address = get_address(scope)
+    try:
+        await ports.get_limiter().take_address(counted=ports.StrangersCount.CONNECTIONS, address=address)
+    except RateLimited as error:
+        return Refusal(status=429, retry_after_seconds=math.ceil((error.retry_after_ms or 1000) / 1000))
     if hub.is_draining or len(hub.links) >= settings.MCP.max_connections:
-        return 503
+        return Refusal(status=503, retry_after_seconds=1)
+    if hub.count_from(address) >= settings.MCP.connections_per_address:
+        return Refusal(status=429, retry_after_seconds=1)
     return None
 
 
@@ -147,20 +165,21 @@ def has_allowed_origin(scope: dict[str, Any]) -> bool:
     )
 
 
-async def refuse(scope: dict[str, Any], send: Send, *, status: int) -> None:
+async def refuse(scope: dict[str, Any], send: Send, refusal: Refusal) -> None:
     """Answer the upgrade with an HTTP status; where the server cannot, with its own 403."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close"})
         return
-    headers = [(b"retry-after", b"1")] if status == 503 else []  # HTTP's own number
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    retry_after = refusal.retry_after_seconds
+    headers = [] if retry_after is None else [(b"retry-after", str(retry_after).encode())]  # HTTP's own number
+    await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": b""})
 
 
 async def refuse_unknown_path(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     """The consumer of every path that has none: 404, without a word in the log."""
     await receive()  # websocket.connect
-    await refuse(scope, send, status=404)
+    await refuse(scope, send, Refusal(status=404))
 
 
 def get_address(scope: dict[str, Any]) -> str | None:

@@ -60,6 +60,17 @@ def resolve_stateless(*, name: str, principal: ports.Principal) -> Command:
     return command
 
 
+async def count_command(*, principal: ports.Principal, command: str) -> None:
+    """Count a command of this name against the principal's limits; it waits for a moment at most.
+
+    Raises:
+        RateLimited: one too many.
+    """
+    limiter = ports.get_limiter()
+    if not limiter.try_take(principal=principal, command=command):
+        await limiter.take(principal=principal, command=command)
+
+
 def decode_arguments(*, command: Command, codec: Codec, raw: msgspec.Raw) -> Any:
     """The command's typed arguments; left out, they are an empty object.
 
@@ -69,7 +80,7 @@ def decode_arguments(*, command: Command, codec: Codec, raw: msgspec.Raw) -> Any
     try:
         if codec.is_null(raw):
             return msgspec.json.decode(_EMPTY_OBJECT, type=command.arguments_type)
-        return codec.decode(raw, command.arguments_type)
+        return _refuse_nul(codec.decode(raw, command.arguments_type))
     except msgspec.ValidationError as error:
         raise _describe_wrong(error) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -83,7 +94,7 @@ def convert_values(*, values: Mapping[str, Any], target: type[T]) -> T:
         InvalidArguments: with ``details.path``.
     """
     try:
-        return msgspec.convert(values, target)
+        return _refuse_nul(msgspec.convert(values, target))
     except msgspec.ValidationError as error:
         raise _describe_wrong(error) from error
 
@@ -125,6 +136,21 @@ def _read_plain(text: Any) -> Any:
         return msgspec.json.decode(text, type=bool | float | int)
     except (msgspec.DecodeError, TypeError):
         return text
+
+
+def _refuse_nul(arguments: T) -> T:
+    """The arguments, if no text of them holds NUL, which PostgreSQL has no place for.
+
+    A tool's input or a context's data may: they are stored as JSON, which writes it otherwise.
+
+    Raises:
+        InvalidArguments: with ``details.path``.
+    """
+    for name in getattr(arguments, "__struct_fields__", ()):
+        value = getattr(arguments, name)
+        if type(value) is str and "\0" in value:
+            raise InvalidArguments("This holds a NUL character.", details={"path": f"arguments.{name}"})
+    return arguments
 
 
 def _describe_wrong(error: msgspec.ValidationError) -> InvalidArguments:

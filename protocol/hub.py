@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 import uuid
+from collections import Counter
 from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -19,7 +20,7 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 from django.utils import timezone
 
-from protocol import outbox, revocations, sessions
+from protocol import outbox, ports, revocations, sessions
 from protocol.database_threads import get_database_threads
 from protocol.domain.expiry import DEFAULT_EXPIRY_TIMES, ExpiryStage, ExpiryTimes, get_expiry_stage
 from protocol.domain.sealed import DEFAULT_REKEY_LIMITS, RekeyLimits
@@ -60,6 +61,7 @@ class Hub:
         self.expiry_times = expiry_times
         self._has_channel = asyncio.Event()
         self.links: set[Link] = set()
+        self._by_address: Counter[str] = Counter()
         self.is_draining = False
         self._by_session: dict[uuid.UUID, Link] = {}
         self._wanting: set[Link] = set()
@@ -90,12 +92,22 @@ class Hub:
 
     def add(self, link: Link) -> None:
         self.links.add(link)
+        self._by_address[ports.get_limiter().get_address_key(address=link.remote_address)] += 1
 
     def remove(self, link: Link) -> None:
-        self.links.discard(link)
+        if link in self.links:
+            self.links.discard(link)
+            key = ports.get_limiter().get_address_key(address=link.remote_address)
+            self._by_address[key] -= 1
+            if not self._by_address[key]:
+                del self._by_address[key]
         self._wanting.discard(link)
         if self._by_session.get(link.session_id) is link:
             del self._by_session[link.session_id]
+
+    def count_from(self, address: str | None) -> int:
+        """How many connections this process has from the address, authenticated or not."""
+        return self._by_address[ports.get_limiter().get_address_key(address=address)]
 
     def add_session(self, link: Link) -> None:
         """The link has its session: wake-ups for it are for this link."""
@@ -120,8 +132,12 @@ class Hub:
                 await self._has_channel.wait()
 
     def get_degraded(self) -> list[str]:
-        """What this process has to do without: ``broker``, where its own wake-ups do not come back."""
-        return ["broker"] if time.monotonic() - self._last_echo > ECHO_MISSED_SECONDS else []
+        """What this process has to do without.
+
+        ``broker``, where its own wake-ups do not come back; ``limits``, where it counts by itself.
+        """
+        found = ["broker"] if time.monotonic() - self._last_echo > ECHO_MISSED_SECONDS else []
+        return [*found, "limits"] if ports.get_limiter().is_degraded() else found
 
     def request_delivery(self, link: Link) -> None:
         """Read the session's outbox soon."""
@@ -238,6 +254,7 @@ class Hub:
         now = time.monotonic()
         for link in list(self.links):
             self.keep_expiry(link)
+            link.manners.note_time()
             if link.connection.ask_for_rekey(self.rekey_limits):
                 link.flush_soon()
             if link.writer.blocked_since is not None and now - link.writer.blocked_since > SLOW_READER_SECONDS:
@@ -366,3 +383,5 @@ async def drain(*, timeout_seconds: float) -> None:
         await asyncio.sleep(DRAIN_CHECK_SECONDS)
     with contextlib.suppress(asyncio.CancelledError):
         await hub.stop()
+    # Or the other processes would miss, for a while, what this one held.
+    await asyncio.to_thread(ports.get_limiter().stop)

@@ -30,8 +30,9 @@ from protocol.domain.messages import AuthenticationAnswer
 from protocol.domain.received import AuthenticationReceived, CommandReceived, MessageRefused
 from protocol.domain.signed import SignedMessage
 from protocol.domain.states import Close, State
-from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, TokenExpired
+from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, RateLimited, TokenExpired
 from protocol.evidence import NONE, Evidence
+from protocol.manners import Manners, count_sign_ins
 from protocol.registry import Command, CommandContext
 from protocol.wakeups import RiddenEvent
 from protocol.writer import Send, SocketWriter
@@ -119,6 +120,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.manners = Manners(close=lambda: self.close(Close.OVERLOADED))
         self._is_leaving = False
         self._is_stopping = False
         self._judgement: asyncio.Task[None] | None = None
@@ -127,9 +129,29 @@ class Link:
 
     def start_command(self, event: CommandReceived) -> None:
         """Run a command: at once if it can be, else as a task of this link. Its answer goes to the connection."""
+        assert self.principal is not None  # noqa: S101  # no command is received before authentication
+        try:
+            is_counted = ports.get_limiter().try_take(principal=self.principal, command=event.command)
+        except RateLimited as error:
+            self._fail_early(event, error, trace_id=make_trace_id())
+            return
+        if is_counted:
+            self._run_counted(event, self.principal)
+        else:
+            self._start(self._count_and_run(event, self.principal))
+
+    async def _count_and_run(self, event: CommandReceived, principal: ports.Principal) -> None:
+        try:
+            await ports.get_limiter().take(principal=principal, command=event.command)
+        except RateLimited as error:
+            self._fail_early(event, error, trace_id=make_trace_id())
+        else:
+            # Whoever it is by now.
+            self._run_counted(event, self.principal or principal)
+        await self.writer.flush()
+
+    def _run_counted(self, event: CommandReceived, principal: ports.Principal) -> None:
         connection = self.connection
-        principal = self.principal
-        assert principal is not None  # noqa: S101  # no command is received before authentication
         trace_id = make_trace_id()
         try:
             if principal.expires_at is not None and principal.expires_at <= event.pending.received_at:
@@ -162,18 +184,21 @@ class Link:
                 return
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command=event.command)
-            is_repeated = event.is_repeated
-            self._tell(
-                failure,
-                kind="command",
-                subject=event.command,
-                trace_id=trace_id,
-                answer=lambda told: self.answers.fail(
-                    event.message_id, told, trace_id=trace_id, is_repeated=is_repeated
-                ),
-            )
+            self._fail_early(event, failure, trace_id=trace_id)
             return
         self._start(self._run_command(command, context, arguments, event.pending if event.is_repeated else None))
+
+    def _fail_early(self, event: CommandReceived, failure: MCPError, *, trace_id: str) -> None:
+        """Answer a command that was not begun."""
+        self._tell(
+            failure,
+            kind="command",
+            subject=event.command,
+            trace_id=trace_id,
+            answer=lambda told: self.answers.fail(
+                event.message_id, told, trace_id=trace_id, is_repeated=event.is_repeated
+            ),
+        )
 
     def _verify(self, principal: ports.Principal, signed: SignedMessage) -> Evidence:
         if self._signatures is None:
@@ -220,7 +245,8 @@ class Link:
         trace_id = make_trace_id()
         try:
             await self._owner.wait_for_channel()
-            answer = await get_database_threads().run(self._judge, event, trace_id)
+            async with count_sign_ins(address=self.remote_address):
+                answer = await get_database_threads().run(self._judge, event, trace_id)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command="authentication")
             denial = self._make_denial(
@@ -228,6 +254,8 @@ class Link:
             )
             failure = await denials.record(denial, failure)
             connection.fail(event.message_id, failure, trace_id=trace_id)
+            if isinstance(failure, RateLimited) and self.principal is None:
+                self.close(Close.OVERLOADED)
         else:
             if connection.state in (State.AUTHENTICATING, State.READY) and not self._is_stopping:
                 self.client_features = connection.features

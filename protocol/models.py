@@ -45,6 +45,9 @@ class Session(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["seen_at"], condition=models.Q(ended_at=None), name="session_live_seen"),
             models.Index(fields=["-created_at"], name="session_created"),
+            # What limits on connections count: among many that have ended, the few that have not.
+            models.Index(fields=["account"], condition=models.Q(ended_at=None), name="session_live_account"),
+            models.Index(fields=["remote_address"], condition=models.Q(ended_at=None), name="session_live_address"),
         ]
 
     def __str__(self) -> str:

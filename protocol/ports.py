@@ -107,6 +107,87 @@ class Vault(Protocol):
         """
 
 
+class StrangersCount(enum.Enum):
+    """What is counted of those who have not authenticated, by address."""
+
+    SIGN_INS = "sign-ins"
+    """Requests for tokens, and refused credentials."""
+    CONNECTIONS = "connections"
+    """WebSockets that are opened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What is left of a limit."""
+
+    name: str
+    limit: int
+    remaining: int
+    """For all processes together, as of a moment ago."""
+    reset_seconds: float
+    """Until all of it is there again."""
+
+
+class Limiter(Protocol):
+    """Counts against limits, the same on every door. All that apply must allow; refused, nothing is counted.
+
+    ``RateLimited`` names the limit in its details and says in ``retry_after_ms`` when there is something again.
+    """
+
+    def try_take(self, *, principal: Principal, command: str) -> bool:
+        """Count a command of this name, known or not, without waiting; ``False``: ``take`` has to be awaited.
+
+        Raises:
+            RateLimited: one too many.
+        """
+
+    async def take(self, *, principal: Principal, command: str) -> None:
+        """Count it, after ``try_take`` could not; it waits for a moment at most.
+
+        Raises:
+            RateLimited: one too many, or the wait was too long.
+        """
+
+    def take_in_thread(self, *, principal: Principal, command: str) -> None:
+        """As both, for callers that are no coroutine."""
+
+    def get_allowance(self, *, principal: Principal, command: str) -> Allowance | None:
+        """What is left of the limit that leaves the least; ``None``: there is none."""
+
+    def take_run(self, *, principal: Principal, tool: str) -> None:
+        """Count a run of the tool that is about to be accepted. In a thread, inside no transaction.
+
+        Raises:
+            RateLimited: one too many.
+        """
+
+    def give_back_run(self, *, principal: Principal, tool: str) -> None:
+        """It was not accepted after all."""
+
+    async def take_address(self, *, counted: StrangersCount, address: str | None) -> Allowance:
+        """Count one more of a stranger's; ``None``: it has no address.
+
+        Raises:
+            RateLimited: one too many.
+        """
+
+    def check_address(self, *, counted: StrangersCount, address: str | None) -> None:
+        """Count nothing: for what is counted once it has failed.
+
+        Raises:
+            RateLimited: one more would be one too many.
+        """
+
+    def get_address_key(self, *, address: str | None) -> str:
+        """What an address is counted as: an IPv4 address itself, of an IPv6 address its network."""
+
+    def stop(self) -> None:
+        """Give back what this process holds. It may take a moment; what comes later is counted all the same."""
+
+    def is_degraded(self) -> bool:
+        """Whether this process counts by itself at the moment, with its share of each limit."""
+
+
 class SessionSignatures(Protocol):
     """Verifies the signed commands of one session, and remembers them. Called on the event loop; it queries nothing."""
 
@@ -177,6 +258,7 @@ class Recorder(Protocol):
 
 _authenticator: Authenticator | None = None
 _authorizer: Authorizer | None = None
+_limiter: Limiter | None = None
 _key_agreer: KeyAgreer | None = None
 _signature_verifier: SignatureVerifier | None = None
 _recorder: Recorder | None = None
@@ -187,16 +269,18 @@ def bind(
     *,
     authenticator: Authenticator | None = None,
     authorizer: Authorizer | None = None,
+    limiter: Limiter | None = None,
     key_agreer: KeyAgreer | None = None,
     recorder: Recorder | None = None,
     signature_verifier: SignatureVerifier | None = None,
     vault: Vault | None = None,
 ) -> None:
     """Make these the ports' implementations; what is left out stays. Binding again replaces them (a test's fakes)."""
-    global _authenticator, _authorizer, _key_agreer, _recorder, _signature_verifier, _vault
+    global _authenticator, _authorizer, _key_agreer, _limiter, _recorder, _signature_verifier, _vault
     _authenticator = authenticator or _authenticator
     _authorizer = authorizer or _authorizer
     _key_agreer = key_agreer or _key_agreer
+    _limiter = limiter or _limiter
     _recorder = recorder or _recorder
     _vault = vault or _vault
     _signature_verifier = signature_verifier or _signature_verifier
@@ -212,6 +296,12 @@ def get_authorizer() -> Authorizer:
     if _authorizer is None:
         raise Misconfigured("No installed app binds protocol.ports.Authorizer.")
     return _authorizer
+
+
+def get_limiter() -> Limiter:
+    if _limiter is None:
+        raise Misconfigured("No installed app binds protocol.ports.Limiter.")
+    return _limiter
 
 
 def get_key_agreer() -> KeyAgreer:

@@ -6,12 +6,14 @@ import uuid
 from collections.abc import Collection
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from protocol import ports, statements
 from protocol.domain.messages import ClientInfo, SecurityLevel
 from protocol.domain.states import Close
+from protocol.errors import RateLimited
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Principal
 from protocol.signals import session_ended
@@ -24,6 +26,8 @@ KEPT_FOR = timedelta(days=7)
 """How long an ended session stays visible."""
 EXPIRE_LIMIT = 1_000
 """Rows ended or deleted in one transaction."""
+CONNECTION_RETRY_MS = 1_000
+"""When who has too many connections may try again."""
 MAX_IDS_A_QUERY = 500
 """Databases bound how many values a query takes."""
 
@@ -46,6 +50,31 @@ def open_session(
         client_version=client.version,
         remote_address=remote_address,
     )
+
+
+def refuse_crowd(*, session_id: uuid.UUID, account_id: uuid.UUID, remote_address: str | None) -> None:
+    """End the new session again if its account or address has more than it may; called once it is committed.
+
+    Of several that come at once for the last place all may be refused, and never too many are let in.
+
+    Raises:
+        RateLimited: it was ended; the details say which limit is reached.
+    """
+    reached = _find_reached_limit(account_id=account_id, address=remote_address)
+    if reached is None:
+        return
+    end_session(session_id=session_id, close_code=Close.OVERLOADED.code)
+    raise RateLimited("Too many connections are open.", retry_after_ms=CONNECTION_RETRY_MS, details={"limit": reached})
+
+
+def _find_reached_limit(*, account_id: uuid.UUID, address: str | None) -> str | None:
+    """Which limit on connections is exceeded, if one is. Those whose process is gone are not counted for long."""
+    live = Session.objects.filter(ended_at=None, seen_at__gte=timezone.now() - LOST_AFTER)
+    if live.filter(account_id=account_id).count() > settings.MCP.connections_per_account:
+        return "connections_per_account"
+    if address and live.filter(remote_address=address).count() > settings.MCP.connections_per_address:
+        return "connections_per_address"
+    return None
 
 
 def end_session(*, session_id: uuid.UUID, close_code: int | None) -> bool:

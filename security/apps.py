@@ -14,11 +14,18 @@ class SecurityConfig(AppConfig):
         from security import receivers  # noqa: F401  # importing it connects them
         from security.domain.authorization import PolicyAuthorizer
         from security.domain.command_signatures import RegisteredKeysVerifier
-        from security.services import AuditRecorder, CredentialsAuthenticator, IdentityKeyAgreer, KeyringVault
+        from security.services import (
+            AuditRecorder,
+            CredentialsAuthenticator,
+            IdentityKeyAgreer,
+            KeyringVault,
+            SharedLimiter,
+        )
 
         ports.bind(
             authenticator=CredentialsAuthenticator(),
             authorizer=PolicyAuthorizer(),
+            limiter=SharedLimiter(),
             key_agreer=IdentityKeyAgreer(),
             recorder=AuditRecorder(),
             signature_verifier=RegisteredKeysVerifier(),

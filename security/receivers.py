@@ -16,8 +16,8 @@ from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.dispatch import receiver
 
 from protocol.signals import session_ended
-from security import services
-from security.models import Account, ApiKey, Grant, Role
+from security import selectors, services
+from security.models import Account, ApiKey, Grant, Limit, Role
 
 HARMLESS_FIELDS: Final = frozenset({"last_login", "last_used_at", "name", "display_name", "email"})
 """Of accounts and keys: a change of these alone changes nobody's rights. Each sign-in to the console is one."""
@@ -48,6 +48,13 @@ def mark_membership(*, action: str, pk_set: set[Any] | None = None, **_: Any) ->
     """Roles given to an account or taken from it, from either side."""
     if action in M2M_CHANGES and (pk_set is None or pk_set):
         services.move_revocation_mark()
+
+
+@receiver([post_save, post_delete], sender=Limit, dispatch_uid="security.mark.limit")
+def mark_change_of_limits(**_: Any) -> None:
+    """A limit that came, changed or went."""
+    selectors.forget_rules()
+    services.move_revocation_mark()
 
 
 @receiver(session_ended, dispatch_uid="security.port_leases.session_ended")

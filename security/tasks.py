@@ -9,9 +9,10 @@ from security import services
 
 @shared_task(name="security.purge_credentials")
 def purge_credentials() -> None:
-    """Forget tokens that ended long ago, and counters of wrong passwords that count nothing any more."""
+    """Forget tokens that ended long ago, counters of wrong passwords that count nothing, and old quotas' windows."""
     services.purge_tokens()
     services.purge_login_failures()
+    services.purge_limit_usage()
 
 
 @shared_task(name="security.sweep_port_leases")

@@ -21,7 +21,7 @@ from django.db import DatabaseError
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
-from protocol import storage
+from protocol import ports, storage
 from protocol.database_threads import run_with_connections
 from protocol.errors import StorageUnavailable
 from tools.selectors import count_live_workers
@@ -55,6 +55,8 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
     status: str
     checks: dict[str, Check]
+    degraded: list[str] = []
+    """What this process has to do without, and goes on: ``limits``, where it counts by itself."""
 
     @property
     def is_ready(self) -> bool:
@@ -136,10 +138,11 @@ class Prober:
         found = await asyncio.gather(*(self._check(name) for name in self._checks))
         self._finished_at = time.monotonic()
         checks = dict(zip(self._checks, found, strict=True))
+        degraded = ["limits"] if ports.get_limiter().is_degraded() else []
         if self.is_draining:
-            return Readiness(status="draining", checks=checks)
+            return Readiness(status="draining", checks=checks, degraded=degraded)
         is_ok = all(check.status == "ok" for check in found)
-        return Readiness(status="ok" if is_ok else "unavailable", checks=checks)
+        return Readiness(status="ok" if is_ok else "unavailable", checks=checks, degraded=degraded)
 
     async def _check(self, name: str) -> Check:
         started = time.perf_counter()

@@ -19,9 +19,9 @@ of the protocol: the same arguments, rights, errors and record as by WebSocket.
 `Authorization: Bearer` takes an API key or an access token. Bodies are JSON objects. An error is
 `application/problem+json` (RFC 9457) with the code of [the table](errors.md), whose HTTP status it has; `X-Trace-Id` of
 an answer finds it in the log. `RateLimit-Limit`, `-Remaining` and `-Reset` say what is left of
-`MCP_REQUESTS_PER_MINUTE`; one too many is 429 with `Retry-After`. The same request again with the same
-`Idempotency-Key` within 24 hours gets the first one's answer, with `Idempotency-Replayed: true`. A list's `Link` header
-leads to its next page."""
+the [limit](../how-to/set-limits.md) that leaves the least; one too many is 429 with `Retry-After`. The same request
+again with the same `Idempotency-Key` within 24 hours gets the first one's answer, with `Idempotency-Replayed: true`. A
+list's `Link` header leads to its next page."""
 
 
 def make_rest_page(made: str) -> str:

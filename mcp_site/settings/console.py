@@ -87,6 +87,7 @@ UNFOLD: dict[str, Any] = {
                     _link_list("Accounts", icon="person", model="security.account"),
                     _link_list("Roles", icon="shield_person", model="security.role"),
                     _link_list("API keys", icon="key", model="security.apikey"),
+                    _link_list("Limits", icon="speed", model="security.limit"),
                     _link_list("Command keys", icon="signature", model="security.commandkey"),
                     _link_list("Console groups", icon="group", model="auth.group"),
                     _link_list("Audit record", icon="receipt_long", model="security.auditevent"),

@@ -143,13 +143,31 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     ] = 1_048_576
     max_in_flight: Annotated[int, Meta(ge=1, le=4096, description="Unanswered commands a session.")] = 64
     max_connections: Annotated[int, Meta(ge=1, le=100_000, description="WebSocket connections a web process.")] = 2000
-    requests_per_minute: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="HTTP requests of one account, to each web process.")
+    connections_per_account: Annotated[
+        int, Meta(ge=1, le=100_000, description="Open WebSocket connections of one account, to all nodes together.")
+    ] = 200
+    connections_per_address: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Open WebSocket connections from one address: to each web process, and authenticated ones to"
+            " all nodes together.",
+        ),
+    ] = 500
+    connections_per_minute: Annotated[
+        int, Meta(ge=1, le=100_000_000, description="WebSocket connections that one address opens, to all nodes.")
     ] = 1200
+    requests_per_minute: Annotated[
+        int,
+        Meta(ge=1, le=100_000_000, description="Commands of one account, by whichever door, to all nodes together."),
+    ] = 60_000
     sign_ins_per_minute: Annotated[
         int,
         Meta(
-            ge=1, le=1_000_000, description="Requests for tokens, and refused credentials, from one address over HTTP."
+            ge=1,
+            le=100_000_000,
+            description="Requests for tokens, and refused credentials on any door, from one address, to all nodes.",
         ),
     ] = 30
     handshake_timeout_seconds: Annotated[

@@ -12,8 +12,7 @@ from typing import Final
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from protocol import denials, dispatch
-from protocol.api import throttling
+from protocol import denials, dispatch, ports
 from protocol.api.authentication import Caller, authenticate, get_remote_address, make_credentials
 from protocol.api.doors import Call, run_call
 from protocol.api.openapi import Access, Content, Description, Reply
@@ -29,7 +28,7 @@ from protocol.domain.messages import (
 )
 from protocol.domain.outgoing import make_message
 from protocol.domain.stateless import StatelessCommand, open_command, split_batch
-from protocol.errors import AuthenticationFailed, AuthenticationRequired, InvalidMessage, get_error_table
+from protocol.errors import AuthenticationFailed, AuthenticationRequired, InvalidMessage, MCPError, get_error_table
 from protocol.link import get_now, make_id, make_trace_id
 from protocol.ports import Door
 
@@ -88,10 +87,6 @@ class MessagesView(ApiView):
                 codec.encode(answer), status=get_status(answer.payload), content_type=request.content_type
             )
         frames = split_batch(codec=codec, body=body, max_batch=MAX_BATCH)
-        if caller is not None:
-            # The request was counted as the first.
-            for _ in frames[1:]:
-                throttling.get_account_limiter().count(str(caller.principal.id))
         answers = await asyncio.gather(*(self._answer(request, codec, frame, caller) for frame in frames))
         return HttpResponse(codec.encode(answers), content_type=request.content_type)
 
@@ -102,9 +97,16 @@ class MessagesView(ApiView):
         command = ""
         payload: ResponsePayload | ErrorPayload
         try:
-            opened = open_command(codec=codec, frame=frame)
+            try:
+                opened = open_command(codec=codec, frame=frame)
+            except MCPError:
+                # What is no command costs as much to refuse as one.
+                if caller is not None:
+                    await self.count_command(caller, "")
+                raise
             message_id, command = opened.message_id, opened.command
             caller = await self._find_caller(request, opened, caller)
+            await self.count_command(caller, opened.command)
             payload = await _run(opened, caller, codec=codec, trace_id=trace_id)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command="a message")
@@ -133,12 +135,10 @@ class MessagesView(ApiView):
             raise AuthenticationRequired
         address = get_remote_address(request)
         try:
-            found = await authenticate(credentials=make_credentials(opened.auth_token), remote_address=address)
+            return await authenticate(credentials=make_credentials(opened.auth_token), remote_address=address)
         except AuthenticationFailed:
-            throttling.get_stranger_limiter().count(address or "")
+            await ports.get_limiter().take_address(counted=ports.StrangersCount.SIGN_INS, address=address)
             raise
-        throttling.get_account_limiter().count(str(found.principal.id))
-        return found
 
 
 async def _run(

@@ -126,6 +126,7 @@ class CommandView(ApiView):
         method = "get" if request.method == "HEAD" else (request.method or "").lower()
         operation = self.operations[method]
         caller = await self.get_caller(request)
+        await self.count_command(caller, operation.command)
         has_body = method != "get"
         values = {**(read_object(request) if has_body else read_query(request, operation.command))}
         for name, value in {

@@ -16,14 +16,13 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from rest_framework.views import APIView
 
-from protocol import denials, dispatch
+from protocol import denials, dispatch, ports
 from protocol.api import throttling
 from protocol.api.authentication import Caller, authenticate, get_remote_address, read_bearer
 from protocol.api.openapi import ViewSchema
 from protocol.api.problems import TRACE_HEADER, respond_with_error
 from protocol.api.responses import JSON_MEDIA_TYPE
-from protocol.domain.codec import MAX_NESTING, has_deep_json
-from protocol.domain.throttle import Allowance
+from protocol.domain.codec import MAX_NESTING, count_names, has_deep_json
 from protocol.errors import (
     AuthenticationFailed,
     InvalidArguments,
@@ -33,7 +32,7 @@ from protocol.errors import (
     UnsupportedType,
 )
 from protocol.link import make_trace_id
-from protocol.ports import Door, Principal
+from protocol.ports import Allowance, Door, Principal
 
 _TRACEPARENT: Final = re.compile(r"\A[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 """W3C Trace Context, level 1."""
@@ -66,6 +65,8 @@ class ApiView(APIView):
     """Who asks, once that is known."""
     allowance: Allowance | None = None
     """What is left to the caller, to be told in the answer's headers."""
+    asked: tuple[Caller, str] | None = None
+    """Who asked for which command, where it is that caller's limits that are told."""
 
     async def dispatch(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]  # ours is asynchronous
         """Answer the request; whatever goes wrong becomes a problem."""
@@ -87,6 +88,9 @@ class ApiView(APIView):
         # A caller's mistake is no news of the server's; what failed here was logged with its trace.
         response._has_been_logged = True  # type: ignore[attr-defined]  # noqa: SLF001  # Django has no public way to say so
         response.headers.setdefault("Cache-Control", "no-store")
+        if self.allowance is None and self.asked is not None:
+            caller, command = self.asked
+            self.allowance = ports.get_limiter().get_allowance(principal=caller.principal, command=command)
         if self.allowance is not None:
             throttling.add_headers(response, self.allowance)
         return response
@@ -118,12 +122,12 @@ class ApiView(APIView):
         return response
 
     async def get_caller(self, request: HttpRequest) -> Caller:
-        """Who asks; counted against their limit.
+        """Who asks. What they ask for is counted by whoever runs it (``count_command``).
 
         Raises:
             AuthenticationRequired: nobody says so.
             AuthenticationFailed: the credentials are not accepted.
-            RateLimited: one request too many, or one refused credential too many.
+            RateLimited: one refused credential too many from this address.
         """
         address = get_remote_address(request)
         credentials = read_bearer(request.headers.get("Authorization", ""))
@@ -131,11 +135,21 @@ class ApiView(APIView):
             caller = await authenticate(credentials=credentials, remote_address=address)
         except AuthenticationFailed:
             # Counted only where it fails: who is known is not held to the failures of others behind one address.
-            self.allowance = throttling.get_stranger_limiter().count(address or "")
+            self.allowance = await ports.get_limiter().take_address(
+                counted=ports.StrangersCount.SIGN_INS, address=address
+            )
             raise
         self.principal = caller.principal
-        self.allowance = throttling.get_account_limiter().count(str(caller.principal.id))
         return caller
+
+    async def count_command(self, caller: Caller, command: str) -> None:
+        """Count a command of the caller's; the answer tells what is left.
+
+        Raises:
+            RateLimited: one too many.
+        """
+        self.asked = caller, command
+        await dispatch.count_command(principal=caller.principal, command=command)
 
 
 def read_trace_id(request: HttpRequest) -> str:
@@ -185,4 +199,7 @@ def read_object(request: HttpRequest) -> dict[str, Any]:
         raise InvalidMessage("The body is not JSON.") from error
     if not isinstance(value, dict):
         raise InvalidArguments("The body is a JSON object.", details={"path": ""})
+    if count_names(body) != len(value):
+        # A proxy in between may have read the first where we would read the last.
+        raise InvalidArguments("The body names something twice.", details={"path": ""})
     return value

@@ -61,7 +61,9 @@ class Priority(enum.StrEnum):
 MessageId = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._:-]{1,64}\Z")]
 # A deadline of a day is longer than any run; an unbounded one would overflow timers.
 TimeoutMs = Annotated[int, Meta(ge=1, le=86_400_000)]
-IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=255)]
+NO_CONTROL_CHARACTERS = r"^(?![\s\S]*[\u0000-\u001f\u007f])"
+"""Of names that are stored, shown and logged."""
+IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=255, pattern=NO_CONTROL_CHARACTERS)]
 MAX_REASON_CHARACTERS = 200
 NO_RAW = Raw(b"")
 """A ``Raw`` field's absence; msgspec has no ``Raw | None``."""
@@ -150,8 +152,8 @@ class CommandPayload(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClientInfo(Struct, frozen=True, forbid_unknown_fields=True):
-    name: Annotated[str, Meta(min_length=1, max_length=100)]
-    version: Annotated[str, Meta(max_length=50)] = ""
+    name: Annotated[str, Meta(min_length=1, max_length=100, pattern=NO_CONTROL_CHARACTERS)]
+    version: Annotated[str, Meta(max_length=50, pattern=NO_CONTROL_CHARACTERS)] = ""
 
 
 class ExtensionOffer(Struct, frozen=True):
@@ -246,7 +248,7 @@ class ApiKeyCredentials(Struct, frozen=True, forbid_unknown_fields=True, tag_fie
 
 
 class PasswordCredentials(Struct, frozen=True, forbid_unknown_fields=True, tag_field="method", tag="password"):
-    username: Annotated[str, Meta(max_length=150)]
+    username: Annotated[str, Meta(max_length=150, pattern=NO_CONTROL_CHARACTERS)]
     password: Annotated[str, Meta(max_length=1024)]
     code: Annotated[str, Meta(max_length=64)] | None = None
     """Of the second factor, where the account has one."""

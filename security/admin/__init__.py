@@ -11,6 +11,7 @@ from security.admin.accounts import AccountAdmin
 from security.admin.audit import AuditEventAdmin
 from security.admin.command_keys import CommandKeyAdmin
 from security.admin.keys import ApiKeyAdmin
+from security.admin.limits import LimitAdmin
 from security.admin.login import ConsoleLoginForm
 from security.admin.permissions import get_actor, get_principal
 from security.admin.port_leases import PortLeaseAdmin, PortQuarantineAdmin
@@ -26,6 +27,7 @@ __all__ = [
     "CommandKeyAdmin",
     "ConsoleLoginForm",
     "GroupAdmin",
+    "LimitAdmin",
     "PortLeaseAdmin",
     "PortQuarantineAdmin",
     "RoleAdmin",

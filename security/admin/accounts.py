@@ -9,6 +9,8 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString, mark_safe
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
@@ -79,17 +81,19 @@ class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignor
     ordering = ["username"]
     autocomplete_fields = ["roles"]
     filter_horizontal = ["groups", "user_permissions"]
-    readonly_fields = ["id", "kind", "second_factor", "last_login", "created_at"]
+    readonly_fields = ["id", "kind", "second_factor", "last_login", "created_at", "limits_left"]
     actions_detail = ["reset_second_factor"]
     fieldsets = [
         (None, {"fields": ["username", "password", "kind", "display_name", "email", "is_active", "second_factor"]}),
         ("As an agent or operator", {"fields": ["roles", "security_level_max"]}),
         ("In the console", {"fields": ["is_staff", "is_superuser", "groups", "user_permissions"]}),
+        ("Limits", {"fields": ["limits_left"]}),
         ("Record", {"fields": ["id", "created_at", "last_login"]}),
     ]
     service_fieldsets = [
         (None, {"fields": ["username", "kind", "display_name", "email", "is_active"]}),
         ("As an agent", {"fields": ["roles", "security_level_max"]}),
+        ("Limits", {"fields": ["limits_left"]}),
         ("Record", {"fields": ["id", "created_at"]}),
     ]
     add_fieldsets = [
@@ -126,6 +130,18 @@ class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignor
 
     def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
         services.save_account(account=obj)
+
+    @display(description="left")
+    def limits_left(self, obj: Account) -> SafeString:
+        rows = [
+            (
+                standing.rule.name,
+                "unknown" if standing.left is None else f"{standing.left:,}",
+                f"{standing.rule.amount:,} {standing.rule.counted} a {standing.rule.period}",
+            )
+            for standing in services.list_standings(account=obj)
+        ]
+        return format_html_join(mark_safe("<br>"), "{}: {} of {}", rows)
 
     @display(description="roles")
     def role_names(self, obj: Account) -> str:

@@ -9,12 +9,11 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from msgspec import Meta, Struct
 
-from protocol import dispatch
+from protocol import dispatch, ports
 from protocol.api.authentication import authenticate, get_remote_address
 from protocol.api.openapi import Access, Content, Description, Reply
 from protocol.api.requests import ApiView, read_object
 from protocol.api.responses import respond_with_json
-from protocol.api.throttling import get_stranger_limiter
 from protocol.database_threads import get_database_threads
 from protocol.domain.messages import ApiKeyCredentials, Authentication, PasswordCredentials
 from protocol.errors import InvalidArguments
@@ -94,13 +93,15 @@ class StrangersView(ApiView):
             replies={status: reply},
         )
 
-    def read(self, request: HttpRequest, of: type[T]) -> T:
+    async def read(self, request: HttpRequest, of: type[T]) -> T:
         """The body, typed; the request is counted.
 
         Raises:
             RateLimited: one too many from this address.
         """
-        self.allowance = get_stranger_limiter().count(get_remote_address(request) or "")
+        self.allowance = await ports.get_limiter().take_address(
+            counted=ports.StrangersCount.SIGN_INS, address=get_remote_address(request)
+        )
         return dispatch.convert_values(values=read_object(request), target=of)
 
 
@@ -122,7 +123,7 @@ class TokenView(StrangersView):
 
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """Judge the credentials and issue a pair."""
-        credentials = make_credentials(self.read(request, TokenRequest))
+        credentials = make_credentials(await self.read(request, TokenRequest))
         address = get_remote_address(request)
         caller = await authenticate(credentials=credentials, remote_address=address)
         issued = await get_database_threads().run(
@@ -149,7 +150,7 @@ class RefreshView(StrangersView):
 
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """Spend the refresh token."""
-        asked = self.read(request, RefreshRequest)
+        asked = await self.read(request, RefreshRequest)
         issued = await get_database_threads().run(
             services.refresh_tokens,
             refresh_token=asked.refresh,
@@ -177,7 +178,7 @@ class RevokeView(StrangersView):
 
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         """Revoke the token's family."""
-        asked = self.read(request, RevokeRequest)
+        asked = await self.read(request, RevokeRequest)
         await get_database_threads().run(services.revoke_token, token=asked.token, trace_id=self.trace_id)
         return HttpResponse(status=204)
 

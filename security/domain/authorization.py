@@ -7,12 +7,14 @@ waits, since it runs on the event loop for every command; the rules of the decis
 from __future__ import annotations
 
 import enum
+import uuid
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal, Resource
 from security.domain import policy
+from security.domain.limits import LimitRule
 from security.domain.policy import Decision, GrantRule
 from security.domain.signatures import CommandPublicKey
 
@@ -37,10 +39,16 @@ class AccountPrincipal(Principal):
     grants: tuple[GrantRule, ...]
     scopes: tuple[str, ...] = ()
     credential: CredentialKind = CredentialKind.NONE
+    api_key_id: uuid.UUID | None = None
+    """The key that was shown, or that the shown token was obtained with."""
+    limits: tuple[LimitRule, ...] = ()
+    """Those that operators set and that are about whoever this is."""
     command_keys: tuple[CommandPublicKey, ...] = ()
     """The keys with which the account signs commands; looked up only where it may use level critical."""
     password_stamp: str = field(default="", repr=False)
     """Of the password that was shown: it tells whether the account still has that one."""
+    limit_plans: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What counts the limits remembers here of each command."""
     _decisions: dict[tuple[str, Resource], Decision] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

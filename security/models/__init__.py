@@ -16,6 +16,7 @@ from security.models.audit import (
 from security.models.command_keys import CommandKey, CommandKeyKept
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
 from security.models.keys import EncryptionKey
+from security.models.limits import Limit, LimitUsage
 from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
 from security.models.revocation import RevocationMark
 from security.models.second_factors import AuthenticatorApp, Passkey, RecoveryCode
@@ -45,6 +46,8 @@ __all__ = [
     "EncryptionKey",
     "Grant",
     "IssuedToken",
+    "Limit",
+    "LimitUsage",
     "LoginFailure",
     "Passkey",
     "PortLease",

@@ -27,6 +27,7 @@ from security.selectors.command_keys import CommandKeys, find_command_key, get_c
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.identity import get_identity_fingerprint
 from security.selectors.keys import list_keys
+from security.selectors.limits import forget_rules, get_rules, get_used, read_rules, select_rules
 from security.selectors.port_leases import (
     PortLeaseFilters,
     PortLeasePage,
@@ -66,6 +67,7 @@ __all__ = [
     "filter_audit_events_by_actor",
     "find_account_id",
     "find_command_key",
+    "forget_rules",
     "get_account",
     "get_account_principal",
     "get_authenticator_app",
@@ -75,6 +77,8 @@ __all__ = [
     "get_port_lease",
     "get_revocation_mark",
     "get_roles_and_grants",
+    "get_rules",
+    "get_used",
     "has_accounts",
     "has_authenticator_app",
     "has_standing",
@@ -90,5 +94,7 @@ __all__ = [
     "may_allocate_port",
     "may_lift_quarantine",
     "may_revoke_session",
+    "read_rules",
     "search_audit_events",
+    "select_rules",
 ]

@@ -16,6 +16,7 @@ from security.domain.authorization import AccountPrincipal
 from security.domain.policy import Decision, Effect, GrantRule, PatternInvalid
 from security.models import Account, ApiKey, Role
 from security.selectors.accounts import get_account
+from security.selectors.limits import get_rules, select_rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,4 +145,5 @@ def get_account_principal(*, account: Account) -> AccountPrincipal:
         credential_id=account.id,
         expires_at=None,
         grants=held.grants,
+        limits=select_rules(get_rules(), account_id=account.id, roles=held.roles, api_key_id=None),
     )

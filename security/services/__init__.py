@@ -18,6 +18,14 @@ from security.services.command_keys import check_public_key, register_command_ke
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
 from security.services.keyring import KeyringVault, get_keyring
+from security.services.limiting import SharedLimiter
+from security.services.limits import (
+    LimitStanding,
+    delete_limit,
+    list_standings,
+    purge_limit_usage,
+    save_limit,
+)
 from security.services.lockout import purge_login_failures
 from security.services.passwords import check_first_factor, check_password
 from security.services.port_lease_ends import (
@@ -67,6 +75,8 @@ __all__ = [
     "KeyringVault",
     "LeaseRequest",
     "LeasedPort",
+    "LimitStanding",
+    "SharedLimiter",
     "allocate_port",
     "begin_enrolment",
     "check_code",
@@ -77,6 +87,7 @@ __all__ = [
     "confirm_enrolment",
     "create_account",
     "delete_grant",
+    "delete_limit",
     "delete_role",
     "drain_port_lease",
     "end_execution_leases",
@@ -90,8 +101,10 @@ __all__ = [
     "issue_tokens",
     "lease_port_for_execution",
     "lift_quarantine",
+    "list_standings",
     "make_recovery_codes",
     "move_revocation_mark",
+    "purge_limit_usage",
     "purge_login_failures",
     "purge_port_leases",
     "purge_tokens",
@@ -112,6 +125,7 @@ __all__ = [
     "revoke_token",
     "save_account",
     "save_grant",
+    "save_limit",
     "save_role",
     "set_password",
     "settle_port_leases",

@@ -103,6 +103,7 @@ class ApiKeyMethod:
             credential_id=api_key.id,
             expires_at=api_key.expires_at,
             scopes=tuple(api_key.scopes),
+            api_key_id=api_key.id,
         )
 
     def _judge(self, api_key: ApiKey | None, now: datetime) -> _Refusal | None:
@@ -133,6 +134,7 @@ class TokenMethod:
             credential_id=row.id,
             expires_at=row.expires_at,
             scopes=tuple(row.scopes),
+            api_key_id=row.api_key_id,
         )
 
     def _find(self, token: str, now: datetime) -> IssuedToken | None:
@@ -190,6 +192,7 @@ def make_principal(
     credential_id: uuid.UUID,
     expires_at: datetime | None,
     scopes: tuple[str, ...] = (),
+    api_key_id: uuid.UUID | None = None,
     password_stamp: str = "",
 ) -> AccountPrincipal:
     """The account as who showed this credential. A query, where the account may use level critical."""
@@ -205,6 +208,10 @@ def make_principal(
         grants=held.grants,
         scopes=scopes,
         credential=credential,
+        api_key_id=api_key_id,
+        limits=selectors.select_rules(
+            selectors.get_rules(), account_id=account.id, roles=held.roles, api_key_id=api_key_id
+        ),
         password_stamp=password_stamp,
     )
 

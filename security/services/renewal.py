@@ -19,6 +19,7 @@ from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal
 from security.domain.api_keys import KeyState
 from security.domain.authorization import AccountPrincipal, CredentialKind, limit_level
+from security.domain.limits import LimitRule
 from security.models import Account, ApiKey, IssuedToken
 from security.selectors import (
     CommandKeys,
@@ -27,6 +28,8 @@ from security.selectors import (
     has_standing,
     list_command_keys,
     list_roles_and_grants,
+    read_rules,
+    select_rules,
 )
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ class _Found:
     held: dict[uuid.UUID, RolesAndGrants | None]
     api_keys: dict[uuid.UUID, ApiKey]
     tokens: dict[uuid.UUID, IssuedToken]
+    limits: tuple[LimitRule, ...]
     command_keys: dict[uuid.UUID, CommandKeys]
 
 
@@ -74,6 +78,7 @@ def _find(principals: Sequence[AccountPrincipal]) -> _Found:
         held=list_roles_and_grants(account_ids=account_ids),
         api_keys=ApiKey.objects.in_bulk(select(CredentialKind.API_KEY)),
         tokens=IssuedToken.objects.select_related("account", "api_key").in_bulk(select(CredentialKind.TOKEN)),
+        limits=read_rules(),
     )
 
 
@@ -94,6 +99,7 @@ def _renew(principal: Principal, found: _Found, *, now: datetime) -> Principal |
         grants=held.grants,
         security_level_max=limit_level(SecurityLevel(account.security_level_max), has_command_key=bool(command_keys)),
         command_keys=command_keys,
+        limits=select_rules(found.limits, account_id=account.id, roles=held.roles, api_key_id=principal.api_key_id),
     )
     # What it remembers of decisions is worth keeping.
     return principal if renewed == principal else renewed

@@ -85,7 +85,6 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         MCP_HANDSHAKE_TIMEOUT_SECONDS=str(DEADLINE_SECONDS),
         MCP_AUTHENTICATION_TIMEOUT_SECONDS=str(DEADLINE_SECONDS),
         MCP_HEARTBEAT_INTERVAL_SECONDS=str(HEARTBEAT_SECONDS),
-        MCP_REQUESTS_PER_MINUTE="60",
     ) as product:
         yield product
 

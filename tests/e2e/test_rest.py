@@ -260,19 +260,6 @@ def test_policy_is_the_commands_own(product: Product, keys: Keys) -> None:
         assert get_code(reader.get(f"executions/{NOBODY}/events/")) == "security.access_denied"
 
 
-def test_limits_are_told_and_kept(impatient: Product) -> None:
-    key = impatient.agent_api_key
-    with open_api(impatient, key) as api:
-        left = [int(api.get("tools/?limit=1").headers["ratelimit-remaining"]) for _ in range(2)]
-        assert left[1] <= left[0]
-        answer = api.get("tools/?limit=1")
-        while answer.status_code == 200:
-            answer = api.get("tools/?limit=1")
-    assert (answer.status_code, get_code(answer)) == (429, "security.rate_limited")
-    assert int(answer.headers["retry-after"]) >= 1
-    assert answer.json()["retryable"]
-
-
 # Messages
 
 

@@ -22,6 +22,7 @@ from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 from unfold.views import ChangeList
 
+from protocol import ports
 from protocol.admin import BoundedChangeList, ReadOnlyAdmin, describe_refusal, get_row, lead_to
 from protocol.errors import MCPError
 from protocol.link import make_trace_id
@@ -175,8 +176,10 @@ class ExecutionAdmin(ReadOnlyAdmin):
     def run_again(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         execution: Execution = get_row(self, request, object_id)
         try:
+            principal = get_principal(request)
+            ports.get_limiter().take_in_thread(principal=principal, command=selectors.RETRY_EXECUTIONS)
             shown = services.retry_execution(
-                principal=get_principal(request), execution_id=execution.id, trace_id=make_trace_id()
+                principal=principal, execution_id=execution.id, trace_id=make_trace_id()
             ).execution_id
         except MCPError as error:
             self._tell_refusal(request, error)

@@ -12,6 +12,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.admin import ModelAdmin
 
+from protocol import ports
 from protocol.errors import MCPError
 from protocol.link import make_trace_id
 from protocol.ports import Principal
@@ -79,6 +80,7 @@ def _describe(principal: Principal, tool: Tool, *, version: str | None) -> ToolD
 
 
 def _accept(principal: Principal, described: ToolDescription, form: InputForm, *, key: str) -> uuid.UUID:
+    ports.get_limiter().take_in_thread(principal=principal, command=selectors.EXECUTE_TOOLS)
     return services.accept_execution(
         request=services.ExecutionRequest(
             principal=principal,

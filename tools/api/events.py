@@ -99,6 +99,7 @@ class ExecutionEventsView(ApiView):
     async def get(self, request: HttpRequest, execution: str) -> HttpResponseBase:
         """Stream the run's timeline from a position on."""
         caller = await self.get_caller(request)
+        await self.count_command(caller, "executions.get")
         dispatch.resolve(name="executions.get", principal=caller.principal)
         after = read_position(request)
         try:

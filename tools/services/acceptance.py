@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from protocol import outbox, ports, statements
 from protocol.domain.messages import ErrorPayload, Priority, ResponsePayload
-from protocol.errors import AccessDenied, DuplicateId
+from protocol.errors import AccessDenied, DuplicateId, RateLimited
 from protocol.failpoints import failpoint
 from protocol.ports import Principal, Resource
 from security.services import audit
@@ -92,15 +92,26 @@ def accept_execution(
         ToolQuarantined: its definition changed without a new version.
         InvalidInput: the input does not satisfy the version's schema; ``details.path``.
         DuplicateId: the message id or the key stands for another call.
+        RateLimited: a limit on runs is reached.
     """
     callee = selectors.find_callee(principal=request.principal, name=request.tool, version=request.version)
     check_runnable(principal=request.principal, callee=callee)
     execution = make_execution(request=request, definition=callee.definition)
+    limiter, tool = ports.get_limiter(), callee.definition.tool
+    try:
+        limiter.take_run(principal=request.principal, tool=tool)
+    except RateLimited:
+        # What was accepted before is answered again, whatever the limit.
+        earlier = find_earlier(execution)
+        if earlier is None:
+            raise
+        return join_execution(earlier=earlier, again=execution)
     try:
         return _record(execution=execution, version=callee.definition.version, request=request, announce=announce)
-    except IntegrityError:
+    except BaseException as error:
+        limiter.give_back_run(principal=request.principal, tool=tool)
         # Asked afterwards, as it is rare; what the constraints said decides, not a look before.
-        earlier = find_earlier(execution)
+        earlier = find_earlier(execution) if isinstance(error, IntegrityError) else None
         if earlier is None:
             raise
     return join_execution(earlier=earlier, again=execution)

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('security', '0009_command_keys'),
+        ('security', '0010_limits'),
     ]
 
     operations = [
