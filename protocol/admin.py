@@ -157,7 +157,16 @@ class ConnectedFilter(RadioFilter):
 
 @admin.register(Session)
 class SessionAdmin(ReadOnlyAdmin):
-    list_display = ["client", "account", "state", "remote_address", "since", "last_seen", "how_it_ended"]
+    list_display = [
+        "client",
+        "account",
+        "state",
+        "remote_address",
+        "security_level",
+        "since",
+        "last_seen",
+        "how_it_ended",
+    ]
     list_filter = [ConnectedFilter]
     list_select_related = ["account"]
     search_fields = ["account__username", "client_name", "remote_address"]
@@ -165,7 +174,7 @@ class SessionAdmin(ReadOnlyAdmin):
     sortable_by = ["since"]
     list_before_template = "console/refreshing_list.html"
     fieldsets = [
-        (None, {"fields": ["state", "account", "client", "remote_address", "id"]}),
+        (None, {"fields": ["state", "account", "client", "remote_address", "security_level", "id"]}),
         ("Time", {"fields": ["created_at", "seen_at", "ended_at", "how_it_ended"]}),
         ("Messages", {"fields": ["last_sequence", "acknowledged_sequence", "owed"]}),
         ("On the server", {"fields": ["credential_id", "channel"]}),

@@ -46,7 +46,9 @@ def admit(
     authenticator = ports.get_authenticator()
     # First: what is revoked while the principal is made has moved the mark by the next look.
     mark = authenticator.get_mark()
-    found = authenticator.authenticate(credentials=credentials, remote_address=remote_address)
+    found = authenticator.authenticate(
+        credentials=credentials, remote_address=remote_address, security_level=connection.security_level
+    )
     if principal is not None and found.id != principal.id:
         raise AuthenticationFailed
     level = connection.security_level

@@ -19,16 +19,16 @@ from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 from msgspec import Struct
 
-from protocol import ports, sessions
-from protocol.database_threads import get_database_threads
+from protocol import denials, ports, sessions
+from protocol.database_threads import get_database_threads, get_watch_thread
 from protocol.domain.codec import Codec, choose_codec
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import Limits, SecurityLevel, ServerInfo
 from protocol.domain.origins import is_allowed_origin
 from protocol.domain.received import AuthenticationReceived, CommandReceived, HeartbeatReceived, MessageRefused
-from protocol.errors import MCPError, RateLimited
+from protocol.errors import IpDenied, MCPError, RateLimited
 from protocol.hub import Hub, drain, get_hub
-from protocol.link import Link
+from protocol.link import Link, make_trace_id
 
 __all__ = ["MachineContextConsumer", "drain", "refuse_unknown_path"]
 
@@ -136,6 +136,9 @@ class Refusal(Struct, frozen=True, kw_only=True):
 
 async def find_refusal(*, codec: Codec | None, hub: Hub, scope: dict[str, Any]) -> Refusal | None:
     """Why the upgrade is refused, if it is: before it costs more than its head."""
+    failure = await find_address_refusal(get_address(scope))
+    if failure is not None:
+        return Refusal(status=failure.http_status)
     if not has_allowed_origin(scope):
         return Refusal(status=403)
     if codec is None:
@@ -150,6 +153,30 @@ async def find_refusal(*, codec: Codec | None, hub: Hub, scope: dict[str, Any]) 
     if hub.count_from(address) >= settings.MCP.connections_per_address:
         return Refusal(status=429, retry_after_seconds=1)
     return None
+
+
+async def find_address_refusal(remote_address: str | None) -> MCPError | None:
+    """Why nobody may come from there, on record."""
+    guard = ports.get_address_guard()
+    try:
+        is_refused = guard.is_refused_now(remote_address=remote_address)
+        if is_refused is None:
+            is_refused = await get_watch_thread().run(guard.is_refused, remote_address=remote_address)
+    except MCPError as error:
+        return error
+    if not is_refused:
+        return None
+    failure = IpDenied()
+    denial = denials.make_denial(
+        failure,
+        door=ports.Door.WEBSOCKET,
+        remote_address=remote_address,
+        principal=None,
+        kind="connection",
+        subject="upgrade",
+        trace_id=make_trace_id(),
+    )
+    return await denials.record(denial, failure)
 
 
 def has_allowed_origin(scope: dict[str, Any]) -> bool:

@@ -193,6 +193,13 @@ class AccessDenied(SecurityError):
     code = "security.access_denied"
 
 
+class IpDenied(SecurityError):
+    """From this address it is not allowed."""
+
+    code = "security.ip_denied"
+    http_status = 403
+
+
 class SecurityLevelTooLow(SecurityError):
     """The message's security level is below what is demanded."""
 

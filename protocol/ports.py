@@ -16,7 +16,7 @@ from typing import Protocol
 from protocol.domain.channel import KeyAgreer
 from protocol.domain.messages import Authentication, SecurityLevel
 from protocol.domain.signed import SignedMessage
-from protocol.errors import Misconfigured
+from protocol.errors import AccessDenied, MCPError, Misconfigured, SecurityLevelTooLow
 from protocol.evidence import Evidence
 
 
@@ -33,6 +33,10 @@ class Principal:
     """Of the key or token that was shown; what revocation names."""
     expires_at: datetime | None
     """When the credential ends; ``None``: it does not."""
+    remote_address: str | None = None
+    """From where it speaks; ``None``: a Unix socket, or the server itself."""
+    security_level: SecurityLevel = SecurityLevel.STANDARD
+    """Of its connection; HTTP and the console have ``standard``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +46,23 @@ class Resource:
     kind: str
     name: str
     owner_id: uuid.UUID | None = None
+    labels: frozenset[str] = frozenset()
+    """What an operator has marked it with."""
+    minimum_level: SecurityLevel = SecurityLevel.LOW
+    """Below which this action on it is refused, whoever asks."""
 
 
 class Authenticator(Protocol):
     """Turns credentials into a principal, and looks at it again. Called in a database thread, inside no transaction."""
 
-    def authenticate(self, *, credentials: Authentication, remote_address: str | None) -> Principal:
-        """The principal.
+    def authenticate(
+        self,
+        *,
+        credentials: Authentication,
+        remote_address: str | None,
+        security_level: SecurityLevel = SecurityLevel.STANDARD,
+    ) -> Principal:
+        """The principal, as it speaks from this address at this level.
 
         Raises:
             AuthenticationFailed: whatever was wrong; it never says which part.
@@ -69,6 +83,9 @@ class Authorizer(Protocol):
     """Decides. Pure CPU, no query: it is called on the event loop for every command."""
 
     def is_allowed(self, *, principal: Principal, action: str, resource: Resource) -> bool: ...
+
+    def find_demanded_level(self, *, principal: Principal, action: str, resource: Resource) -> SecurityLevel | None:
+        """The level at which it would be allowed, where its level is all that the principal lacks."""
 
     def reaches_others(self, *, principal: Principal, action: str, kind: str) -> bool:
         """Whether the action may be allowed on resources of the kind that others own.
@@ -256,8 +273,19 @@ class Recorder(Protocol):
         """A session ended with its connection; called in the transaction of that."""
 
 
+class AddressGuard(Protocol):
+    """Says from where nobody may come at all, whoever it is."""
+
+    def is_refused(self, *, remote_address: str | None) -> bool:
+        """Whether nobody may. It may query."""
+
+    def is_refused_now(self, *, remote_address: str | None) -> bool | None:
+        """As ``is_refused``, on the event loop; ``None``: that has to be asked for, in a database thread."""
+
+
 _authenticator: Authenticator | None = None
 _authorizer: Authorizer | None = None
+_address_guard: AddressGuard | None = None
 _limiter: Limiter | None = None
 _key_agreer: KeyAgreer | None = None
 _signature_verifier: SignatureVerifier | None = None
@@ -269,6 +297,7 @@ def bind(
     *,
     authenticator: Authenticator | None = None,
     authorizer: Authorizer | None = None,
+    address_guard: AddressGuard | None = None,
     limiter: Limiter | None = None,
     key_agreer: KeyAgreer | None = None,
     recorder: Recorder | None = None,
@@ -276,9 +305,10 @@ def bind(
     vault: Vault | None = None,
 ) -> None:
     """Make these the ports' implementations; what is left out stays. Binding again replaces them (a test's fakes)."""
-    global _authenticator, _authorizer, _key_agreer, _limiter, _recorder, _signature_verifier, _vault
+    global _authenticator, _authorizer, _address_guard, _key_agreer, _limiter, _recorder, _signature_verifier, _vault
     _authenticator = authenticator or _authenticator
     _authorizer = authorizer or _authorizer
+    _address_guard = address_guard or _address_guard
     _key_agreer = key_agreer or _key_agreer
     _limiter = limiter or _limiter
     _recorder = recorder or _recorder
@@ -326,3 +356,30 @@ def get_vault() -> Vault:
     if _vault is None:
         raise Misconfigured("No installed app binds protocol.ports.Vault.")
     return _vault
+
+
+def get_address_guard() -> AddressGuard:
+    if _address_guard is None:
+        raise Misconfigured("No installed app binds protocol.ports.AddressGuard.")
+    return _address_guard
+
+
+def require_allowed(
+    *, principal: Principal, action: str, resource: Resource, otherwise: MCPError | None = None
+) -> None:
+    """Go on only where the action is allowed.
+
+    Raises:
+        SecurityLevelTooLow: it would be, at the level that ``details.security_level`` names.
+        AccessDenied: it is not; or ``otherwise``, where the principal may not know of the resource.
+    """
+    authorizer = get_authorizer()
+    if authorizer.is_allowed(principal=principal, action=action, resource=resource):
+        return
+    level = authorizer.find_demanded_level(principal=principal, action=action, resource=resource)
+    if level is not None:
+        raise SecurityLevelTooLow(
+            f"This needs a connection of the level {level.value}.",
+            details={"action": action, "security_level": level.value},
+        )
+    raise otherwise or AccessDenied(details={"action": action})

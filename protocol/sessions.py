@@ -108,6 +108,18 @@ def mark_ended(*, session_id: uuid.UUID, close_code: int | None) -> uuid.UUID | 
     return account_id
 
 
+def end_account_sessions(*, account_id: uuid.UUID) -> list[uuid.UUID]:
+    """Revoke every open session of the account, inside the caller's transaction, which has it on record; which."""
+    ids = list(Session.objects.filter(account_id=account_id, ended_at=None).values_list("id", flat=True))
+    for start in range(0, len(ids), MAX_IDS_A_QUERY):
+        batch = ids[start : start + MAX_IDS_A_QUERY]
+        Session.objects.filter(id__in=batch, ended_at=None).update(
+            ended_at=timezone.now(), close_code=Close.REVOKED.code
+        )
+        OutboxMessage.objects.filter(session_id__in=batch).delete()
+    return ids
+
+
 def get_channel(*, session_id: uuid.UUID | None) -> str:
     """Where the session's owner listens; empty where there is no session, or it has ended."""
     if session_id is None:

@@ -31,13 +31,15 @@ class PasswordBackend(ModelBackend):
 
         Raises:
             LockedOut: there were too many wrong ones.
+            IpDenied: they are right, and the account is not let in from there.
+            MCPError: the refusal cannot be recorded.
             MCPError: the refusal cannot be recorded.
         """
         if username is None or password is None:
             return None
         address = None if request is None else request.META.get("REMOTE_ADDR")
         try:
-            return services.check_password(username=username, password=password, code=code, remote_address=address)
+            return services.sign_in_to_console(username=username, password=password, code=code, remote_address=address)
         except SecurityError as error:
             told = services.record_refused_sign_in(error, remote_address=address, subject="password")
             if not isinstance(told, AuthenticationFailed):

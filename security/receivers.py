@@ -17,9 +17,9 @@ from django.dispatch import receiver
 
 from protocol.signals import session_ended
 from security import selectors, services
-from security.models import Account, ApiKey, Grant, Limit, Role
+from security.models import Account, AddressRule, ApiKey, Grant, Limit, Role
 
-HARMLESS_FIELDS: Final = frozenset({"last_login", "last_used_at", "name", "display_name", "email"})
+HARMLESS_FIELDS: Final = frozenset({"last_login", "last_used_at", "last_used_from", "name", "display_name", "email"})
 """Of accounts and keys: a change of these alone changes nobody's rights. Each sign-in to the console is one."""
 M2M_CHANGES: Final = frozenset({"post_add", "post_remove", "post_clear"})
 
@@ -35,11 +35,12 @@ def mark_change(*, created: bool, update_fields: frozenset[str] | None = None, *
 
 
 @receiver([post_save, post_delete], sender=Grant, dispatch_uid="security.mark.grant")
+@receiver([post_save, post_delete], sender=AddressRule, dispatch_uid="security.mark.address_rule")
 @receiver([post_delete], sender=Role, dispatch_uid="security.mark.role_deleted")
 @receiver([post_delete], sender=ApiKey, dispatch_uid="security.mark.key_deleted")
 @receiver([post_delete], sender=Account, dispatch_uid="security.mark.account_deleted")
 def mark_change_of_rights(**_: Any) -> None:
-    """A grant that came, changed or went, or something whose going takes rights away."""
+    """A grant or an address rule that came, changed or went, or something whose going takes rights away."""
     services.move_revocation_mark()
 
 

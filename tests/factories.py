@@ -27,6 +27,7 @@ _numbers = itertools.count(1)
 def ensure_builtin_roles() -> None:
     """Make missing built-in roles again: a test with real transactions ends by emptying every table."""
     importlib.import_module("security.migrations.0002_builtin_roles").create_builtin_roles(apps, None)
+    importlib.import_module("security.migrations.0012_own_sessions").grant_own_sessions(apps, None)
     importlib.import_module("security.migrations.0008_port_roles").add_port_grants(apps, None)
 
 
@@ -68,11 +69,15 @@ def create_role(*, grants: Sequence[GrantRule], name: str | None = None) -> Role
 
 
 def issue_key(
-    *, account: Account | None = None, scopes: Sequence[str] = (), expires_at: datetime | None = None
+    *,
+    account: Account | None = None,
+    scopes: Sequence[str] = (),
+    networks: Sequence[str] = (),
+    expires_at: datetime | None = None,
 ) -> IssuedKey:
     """A key of the account, or of a new agent; ``.secret`` is its text."""
     return services.issue_api_key(
-        account=account or create_service(), name="test", scopes=scopes, expires_at=expires_at
+        account=account or create_service(), name="test", scopes=scopes, networks=networks, expires_at=expires_at
     )
 
 

@@ -29,6 +29,7 @@ from typing import Any, TypeVar, overload
 
 from django.apps import apps
 
+from protocol.domain.messages import SecurityLevel
 from tools.domain.signatures import Signature, read_signature
 from tools.domain.specification import ToolSpecification, make_reference
 from tools.errors import RegistrationInvalid
@@ -176,6 +177,7 @@ def tool(
     capabilities: Sequence[str] = (),
     idempotent: bool = False,
     timeout_seconds: float | None = None,
+    minimum_level: str | None = None,
     needs_port: bool = False,
 ) -> Callable[[_FunctionT], _FunctionT]: ...
 
@@ -190,6 +192,7 @@ def tool(
     capabilities: Sequence[str] = (),
     idempotent: bool = False,
     timeout_seconds: float | None = None,
+    minimum_level: str | None = None,
     needs_port: bool = False,
 ) -> _FunctionT | Callable[[_FunctionT], _FunctionT]:
     """Make a function a tool; ``async def`` may be one too. It stays a function, to be called and tested as one.
@@ -201,6 +204,7 @@ def tool(
         capabilities: What the tool can do, in names of the same form, such as ``text.analysis``.
         idempotent: Running it twice with the same input does no harm, so a lost run may be started again by itself.
         timeout_seconds: When a run is ended; by default the server's setting.
+        minimum_level: The security level (``standard``, ``high``, ``critical``) below which no connection may run it.
         needs_port: Each run gets a port of its machine, ``ToolContext.port``, and gives it back when it ends.
 
     Raises:
@@ -217,6 +221,7 @@ def tool(
                 capabilities=capabilities,
                 idempotent=idempotent,
                 timeout_seconds=timeout_seconds,
+                minimum_level=minimum_level,
                 needs_port=needs_port,
             )
         except RegistrationInvalid as error:
@@ -252,6 +257,7 @@ def _declare(
     capabilities: Sequence[str],
     idempotent: bool,
     timeout_seconds: float | None,
+    minimum_level: str | None,
     needs_port: bool,
 ) -> None:
     if not inspect.isfunction(function):
@@ -271,6 +277,7 @@ def _declare(
         capabilities=tuple(capabilities),
         is_idempotent=idempotent,
         timeout_seconds=None if timeout_seconds is None else float(timeout_seconds),
+        minimum_level=_read_level(minimum_level),
         adapter="python",
         entry_point=f"{function.__module__}:{function.__qualname__}",
         needs_port=needs_port,
@@ -283,6 +290,16 @@ def _declare(
     _declarations[specification.reference] = Declaration(
         specification=specification, function=function, signature=signature
     )
+
+
+def _read_level(text: str | None) -> SecurityLevel | None:
+    if text is None:
+        return None
+    try:
+        return SecurityLevel(text)
+    except ValueError as error:
+        levels = ", ".join(level.value for level in SecurityLevel)
+        raise RegistrationInvalid(f"minimum_level must be one of {levels}, not {text!r}") from error
 
 
 def _get_app_label(module: str) -> str:

@@ -5,16 +5,19 @@ Writes go through ``services``, reads through ``selectors``.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from uuid_utils.compat import uuid7
 
-from protocol.domain.messages import Priority
+from protocol.domain.messages import Priority, SecurityLevel
 from tools.domain.specification import MAX_ENTRY_POINT_LENGTH, MAX_NAME_LENGTH, MAX_VERSION_LENGTH
 from tools.domain.states import TERMINAL_STATES, ExecutionState
+
+LEVELS: Final = ("", *(level.value for level in SecurityLevel))
+"""What a demanded security level may be; empty: none is."""
 
 
 class Tool(models.Model):
@@ -35,12 +38,19 @@ class Tool(models.Model):
         related_name="+",
         help_text="What runs when a caller names no version; empty: nothing can run.",
     )
+    labels = models.JSONField(default=list, blank=True, help_text="An operator's, for grants: tool:*@label=production.")
+    minimum_level = models.CharField(
+        max_length=10,
+        blank=True,
+        help_text="The security level that an operator demands, above what its versions do; empty: nothing more.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         ordering: ClassVar = ["name"]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(state__in=["enabled", "disabled"]), name="tool_state_known"),
+            models.CheckConstraint(condition=Q(minimum_level__in=LEVELS), name="tool_level_known"),
         ]
 
     def __str__(self) -> str:
@@ -64,6 +74,7 @@ class ToolVersion(models.Model):
     capabilities = models.JSONField(default=list)
     is_idempotent = models.BooleanField(default=False)
     timeout_seconds = models.FloatField(null=True, help_text="Empty: the server's default.")
+    minimum_level = models.CharField(max_length=10, blank=True, help_text="The level that its author demands.")
     adapter = models.CharField(max_length=50)
     entry_point = models.CharField(max_length=MAX_ENTRY_POINT_LENGTH)
     needs_port = models.BooleanField(default=False, help_text="Each run is given a port of its worker's machine.")
@@ -79,6 +90,7 @@ class ToolVersion(models.Model):
             models.CheckConstraint(
                 condition=Q(state__in=["available", "unavailable", "quarantined"]), name="tool_version_state_known"
             ),
+            models.CheckConstraint(condition=Q(minimum_level__in=LEVELS), name="tool_version_level_known"),
         ]
 
     def __str__(self) -> str:

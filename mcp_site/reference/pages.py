@@ -19,7 +19,9 @@ from protocol.domain.states import EXPECTED, TRANSITIONS, Close, State
 from protocol.errors import MCPError, get_error_table
 from protocol.registry import Command, get_commands
 from security.domain import port_leases
+from security.domain.conditions import get_condition_kinds
 from security.domain.port_leases import LeaseState
+from security.domain.resources import get_resource_kinds
 from tools.authoring import get_declared_tools
 from tools.domain import states as execution_states
 from tools.domain.specification import ToolSpecification
@@ -100,6 +102,46 @@ def make_commands_page() -> str:
             ),
         ),
         *map(_describe_command, commands),
+    )
+
+
+def make_permissions_page() -> str:
+    """What policy decides by: actions, kinds of resources, built-in roles, conditions."""
+    commands = sorted(get_commands().values(), key=lambda command: command.name)
+    actions = sorted({command.action for command in commands if command.action})
+    kinds = sorted(get_condition_kinds().values(), key=lambda kind: kind.name)
+    return _join(
+        "# Permissions",
+        MADE,
+        "What grants may name. How roles and grants are made is in "
+        "[managing accounts, keys and roles](../how-to/manage-accounts-keys-and-roles.md#roles).",
+        "## Actions",
+        make_table(
+            ("action", "asked for by"),
+            (
+                (f"`{action}`", _quote(command.name for command in commands if command.action == action))
+                for action in actions
+            ),
+        ),
+        "Which resource a command touches is decided by the service that it calls. `tools.execute` also needs "
+        "`tools.view` on the tool: what may not be seen is `tool.not_found`.",
+        "## Resources",
+        "A resource is `kind:name`. `@own` behind a pattern is what the account owns, `@label=…` what bears the label.",
+        make_table(
+            ("kind", "what it is", "example"),
+            (
+                (f"`{kind.name}`", kind.summary, f"`{kind.example}`")
+                for kind in sorted(get_resource_kinds().values(), key=lambda kind: kind.name)
+            ),
+        ),
+        "## Conditions",
+        "A grant's `conditions` are a JSON object of these; each must hold. An allow with an unknown or broken one "
+        "never counts, a deny always. An app adds a kind by `security.domain.conditions.register_condition` in its "
+        "`AppConfig.ready`.",
+        make_table(
+            ("condition", "what it is", "example"),
+            ((f"`{kind.name}`", kind.summary, f"`{msgspec.json.encode(kind.example).decode()}`") for kind in kinds),
+        ),
     )
 
 
@@ -196,6 +238,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "settings.md": make_settings_page,
     "errors.md": make_errors_page,
     "commands.md": make_commands_page,
+    "permissions.md": make_permissions_page,
     "states.md": make_states_page,
     "tools.md": make_tools_page,
     "rest.md": partial(make_rest_page, MADE),

@@ -73,6 +73,7 @@ INSTALLED_APPS += find_apps(MCP.apps, installed=INSTALLED_APPS)
 
 MIDDLEWARE = [
     "mcp_site.web.headers.security_headers",
+    "mcp_site.address_guard.guard_strangers",
     "django.middleware.security.SecurityMiddleware",
     "mcp_site.static_files.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -80,6 +81,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "mcp_site.console.sessions.note_activity",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "mcp_site.address_guard.guard_accounts",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]

@@ -86,7 +86,17 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _link_list("Accounts", icon="person", model="security.account"),
                     _link_list("Roles", icon="shield_person", model="security.role"),
+                    {
+                        "title": "Who may what",
+                        "icon": "rule",
+                        "link": reverse_lazy("admin:security_role_explain"),
+                        "permission": lambda request: request.user.has_perms(
+                            ["security.view_role", "security.view_account"]
+                        ),
+                    },
                     _link_list("API keys", icon="key", model="security.apikey"),
+                    _link_list("Tokens", icon="token", model="security.issuedtoken"),
+                    _link_list("Address rules", icon="lan", model="security.addressrule"),
                     _link_list("Limits", icon="speed", model="security.limit"),
                     _link_list("Command keys", icon="signature", model="security.commandkey"),
                     _link_list("Console groups", icon="group", model="auth.group"),

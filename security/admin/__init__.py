@@ -8,6 +8,7 @@ imported.
 from __future__ import annotations
 
 from security.admin.accounts import AccountAdmin
+from security.admin.address_rules import AddressRuleAdmin
 from security.admin.audit import AuditEventAdmin
 from security.admin.command_keys import CommandKeyAdmin
 from security.admin.keys import ApiKeyAdmin
@@ -18,15 +19,18 @@ from security.admin.port_leases import PortLeaseAdmin, PortQuarantineAdmin
 from security.admin.roles import GroupAdmin, RoleAdmin
 from security.admin.second_factors import list_urls
 from security.admin.sessions import ClosableSessionAdmin
+from security.admin.tokens import IssuedTokenAdmin
 
 __all__ = [
     "AccountAdmin",
+    "AddressRuleAdmin",
     "ApiKeyAdmin",
     "AuditEventAdmin",
     "ClosableSessionAdmin",
     "CommandKeyAdmin",
     "ConsoleLoginForm",
     "GroupAdmin",
+    "IssuedTokenAdmin",
     "LimitAdmin",
     "PortLeaseAdmin",
     "PortQuarantineAdmin",

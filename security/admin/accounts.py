@@ -16,9 +16,10 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.forms import AdminPasswordChangeForm, BaseDialogForm, UserChangeForm, UserCreationForm
 
-from protocol.admin import get_row, lead_to
+from protocol.admin import describe_refusal, get_row, lead_to
+from protocol.errors import MCPError
 from protocol.link import make_trace_id
-from security import services
+from security import selectors, services
 from security.admin.permissions import SuperuserWrites, get_actor, get_principal
 from security.models import Account
 
@@ -82,7 +83,7 @@ class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignor
     autocomplete_fields = ["roles"]
     filter_horizontal = ["groups", "user_permissions"]
     readonly_fields = ["id", "kind", "second_factor", "last_login", "created_at", "limits_left"]
-    actions_detail = ["reset_second_factor"]
+    actions_detail = ["sign_out", "reset_second_factor"]
     fieldsets = [
         (None, {"fields": ["username", "password", "kind", "display_name", "email", "is_active", "second_factor"]}),
         ("As an agent or operator", {"fields": ["roles", "security_level_max"]}),
@@ -131,6 +132,39 @@ class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignor
     def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
         services.save_account(account=obj)
 
+    def has_sign_out_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """By the policy, which the service asks too."""
+        account = self.get_object(request, object_id)
+        return account is not None and selectors.may_revoke_all_sessions(
+            principal=get_principal(request), account_id=account.pk
+        )
+
+    @action(
+        description="Sign out everywhere",
+        icon="logout",
+        variant=ActionVariant.DANGER,
+        permissions=["view", "sign_out"],
+        dialog={
+            "title": "Sign this account out everywhere?",
+            "description": "Its connections close, and its tokens and console sign-ins count no more. Its API keys do.",
+            "form_class": None,
+            "form_submit_text": "Sign out",
+        },
+    )
+    def sign_out(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        account: Account = get_row(self, request, object_id)
+        try:
+            ended = services.revoke_all_sessions(
+                username=account.username, principal=get_principal(request), trace_id=make_trace_id()
+            )
+        except MCPError as error:
+            self.message_user(request, describe_refusal(error), messages.ERROR)
+            return lead_to(self, account.pk)
+        self.log_change(request, account, "Signed out everywhere.")
+        said = f"{ended.sessions} connections and {ended.token_families} sign-ins by token have ended."
+        self.message_user(request, said, messages.SUCCESS)
+        return lead_to(self, account.pk)
+
     @display(description="left")
     def limits_left(self, obj: Account) -> SafeString:
         rows = [
@@ -156,7 +190,10 @@ class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignor
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         account = self.get_object(request, object_id)
-        return super().get_actions_detail(request, object_id) if account and account.has_second_factor else []
+        offered: list[Any] = super().get_actions_detail(request, object_id)
+        if account and account.has_second_factor:
+            return offered
+        return [each for each in offered if not each.action_name.endswith("reset_second_factor")]
 
     @action(
         description="Reset second factor",

@@ -5,7 +5,8 @@ It is in no message, cookie, session or log entry.
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 from django import forms
@@ -18,13 +19,13 @@ from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
-from unfold.widgets import UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextareaWidget
 
 from protocol.admin import get_row, lead_to
 from security import selectors, services
 from security.admin.permissions import get_actor
 from security.domain.api_keys import KeyState
-from security.models import ApiKey, validate_scopes
+from security.models import ApiKey, validate_networks, validate_scopes
 
 STATE_COLOURS: Final = {
     KeyState.ACTIVE.value: "success",
@@ -33,33 +34,51 @@ STATE_COLOURS: Final = {
 }
 
 
-class ScopesField(forms.CharField):
-    """Action patterns, one a line or with spaces between them."""
+class LinesField(forms.CharField):
+    """Texts, one a line or with spaces between them, that a function takes as a list."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, validate: Callable[[object], None], **kwargs: Any) -> None:
+        self._validate = validate
         super().__init__(required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), **kwargs)
 
     def to_python(self, value: str | None) -> list[str]:  # type: ignore[override]  # the field's value is a list
         return (value or "").split()
 
     def run_validators(self, value: list[str]) -> None:
-        validate_scopes(value)
+        self._validate(value)
 
 
 class ApiKeyCreationForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
-    scopes = ScopesField(
-        help_text="Action patterns that narrow what the account may, one a line, e.g. tools.*; empty: all that it may."
+    scopes = LinesField(
+        validate_scopes,
+        help_text="Action patterns that narrow what the account may, one a line, e.g. tools.*; empty: all that it may.",
+    )
+
+    networks = LinesField(
+        validate_networks,
+        help_text="Addresses and networks that the key is taken from, one a line, e.g. 10.0.0.0/8; empty: everywhere.",
     )
 
     class Meta:
         model = ApiKey
-        fields = ("account", "name", "scopes", "expires_at")
+        fields = ("account", "name", "scopes", "networks", "expires_at")
 
     def clean_expires_at(self) -> datetime | None:
         expires_at: datetime | None = self.cleaned_data["expires_at"]
         if expires_at and expires_at <= timezone.now():
             raise ValidationError("The key would have expired already.", code="expired")
         return expires_at
+
+
+class RotationForm(forms.Form):
+    overlap_hours = forms.FloatField(
+        label="Overlap in hours",
+        min_value=0,
+        max_value=24 * 365,
+        initial=services.DEFAULT_OVERLAP.total_seconds() / 3600,
+        widget=UnfoldAdminIntegerFieldWidget(attrs={"step": "any"}),
+        help_text="How long the old key goes on counting.",
+    )
 
 
 class KeyStateFilter(admin.SimpleListFilter):
@@ -82,28 +101,42 @@ class IssuingRequest(HttpRequest):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ModelAdmin):
-    list_display = ["name", "prefix", "account", "scope_lines", "state", "last_used_at", "expires_at", "created_at"]
+    list_display = [
+        "name",
+        "prefix",
+        "account",
+        "scope_lines",
+        "state",
+        "last_used_at",
+        "last_used_from",
+        "expires_at",
+        "created_at",
+    ]
     list_filter = [KeyStateFilter]
     list_select_related = ["account"]
     search_fields = ["name", "prefix", "account__username"]
     ordering = ["-created_at"]
     autocomplete_fields = ["account"]
     actions = ["revoke_selected"]
-    actions_detail = ["revoke_key"]
-    add_fields = ["account", "name", "scopes", "expires_at"]
+    actions_detail = ["rotate_key", "revoke_key"]
+    add_fields = ["account", "name", "scopes", "networks", "expires_at"]
     change_fields = [
         "name",
         "prefix",
         "account",
         "scope_lines",
+        "network_lines",
         "state",
         "expires_at",
+        "replaces",
         "revoked_at",
         "last_used_at",
+        "last_used_from",
         "created_at",
         "created_by",
     ]
     issued_template = "admin/security/apikey/issued.html"
+    rotate_template = "admin/security/apikey/rotate.html"
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> list[str]:
         return self.change_fields if obj else self.add_fields
@@ -127,6 +160,15 @@ class ApiKeyAdmin(ModelAdmin):
     def has_revoke_permission(self, request: HttpRequest, *_args: Any) -> bool:
         return bool(self.has_change_permission(request))
 
+    def has_rotate_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whoever rotates a key learns its successor: only whom a new one could be issued by."""
+        api_key = self.get_object(request, object_id)
+        return (
+            api_key is not None
+            and bool(self.has_add_permission(request))
+            and selectors.list_accounts_keyed_by(actor=get_actor(request)).filter(pk=api_key.account_id).exists()
+        )
+
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if change:
             services.rename_api_key(api_key=obj, name=form.cleaned_data["name"])
@@ -135,6 +177,7 @@ class ApiKeyAdmin(ModelAdmin):
             account=obj.account,
             name=obj.name,
             scopes=obj.scopes,
+            networks=obj.networks,
             expires_at=obj.expires_at,
             created_by=get_actor(request),
         )
@@ -144,6 +187,9 @@ class ApiKeyAdmin(ModelAdmin):
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
         """The page with the key's text, not a redirect: on the way there it would lie in a cookie or a session."""
+        return self._show_secret(request, cast("IssuingRequest", request).issued_key)
+
+    def _show_secret(self, request: HttpRequest, issued: services.IssuedKey) -> HttpResponse:
         return TemplateResponse(
             request,
             self.issued_template,
@@ -151,10 +197,35 @@ class ApiKeyAdmin(ModelAdmin):
                 **self.admin_site.each_context(request),
                 "opts": self.opts,
                 "title": "The new API key",
-                "original": obj,
-                "secret": cast("IssuingRequest", request).issued_key.secret,
+                "original": issued.api_key,
+                "secret": issued.secret,
             },
         )
+
+    @action(description="Rotate", icon="autorenew", permissions=["rotate"])
+    def rotate_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        api_key: ApiKey = get_row(self, request, object_id)
+        form = RotationForm(request.POST if request.method == "POST" else None)
+        if form.is_valid():
+            try:
+                issued = services.rotate_api_key(
+                    api_key=api_key,
+                    overlap=timedelta(hours=form.cleaned_data["overlap_hours"]),
+                    rotated_by=get_actor(request),
+                )
+            except ValidationError as error:
+                form.add_error(None, error)
+            else:
+                self.log_change(request, api_key, f"Rotated: {issued.api_key.prefix} follows.")
+                return self._show_secret(request, issued)
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"Rotate {api_key.name}",
+            "original": api_key,
+            "form": form,
+        }
+        return TemplateResponse(request, self.rotate_template, context)
 
     @admin.action(description="Revoke", permissions=["revoke"])
     def revoke_selected(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
@@ -182,6 +253,10 @@ class ApiKeyAdmin(ModelAdmin):
     @display(description="scopes")
     def scope_lines(self, obj: ApiKey) -> str:
         return ", ".join(obj.scopes) or "all"
+
+    @display(description="networks")
+    def network_lines(self, obj: ApiKey) -> str:
+        return ", ".join(obj.networks) or "all"
 
     @display(description="state", label=STATE_COLOURS)
     def state(self, obj: ApiKey) -> str:

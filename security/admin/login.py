@@ -23,7 +23,7 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from unfold.forms import AuthenticationForm
 
-from protocol.errors import AuthenticationFailed, SecurityError
+from protocol.errors import AuthenticationFailed, IpDenied, SecurityError
 from security import services
 from security.errors import LockedOut
 from security.models import Account
@@ -61,6 +61,8 @@ class ConsoleLoginForm(AuthenticationForm):
             told = services.record_refused_sign_in(error, remote_address=address, subject="password")
             if isinstance(told, LockedOut):
                 raise ValidationError(describe_lock(told), code="locked_out") from error
+            if isinstance(told, IpDenied):
+                raise ValidationError("This account is not let in from your address.", code="ip_denied") from error
             if isinstance(told, AuthenticationFailed):
                 raise self.get_invalid_login_error() from error
             raise told from error

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from django.http import HttpRequest
 
+from protocol.api.authentication import get_remote_address
 from protocol.ports import Principal
 from security.models import Account
 from security.selectors import get_account_principal
@@ -18,7 +19,7 @@ def get_actor(request: HttpRequest) -> Account:
 
 def get_principal(request: HttpRequest) -> Principal:
     """Who is signed in, with what its roles grant at this moment: the console's permissions are another matter."""
-    return get_account_principal(account=get_actor(request))
+    return get_account_principal(account=get_actor(request), remote_address=get_remote_address(request))
 
 
 class SuperuserWrites:

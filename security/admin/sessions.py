@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
-from unfold.decorators import action
+from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 
@@ -25,6 +25,16 @@ class ClosableSessionAdmin(SessionAdmin):
     actions_detail = ["close_connection"]
     shows_history = True
 
+    def get_fieldsets(self, request: HttpRequest, obj: Session | None = None) -> Any:
+        return [*self.fieldsets[:1], ("Authentication", {"fields": ["opened_with"]}), *self.fieldsets[1:]]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Session | None = None) -> list[str]:
+        return [*super().get_readonly_fields(request, obj), "opened_with"]
+
+    @display(description="opened with")
+    def opened_with(self, obj: Session) -> str:
+        return selectors.describe_credentials(credential_ids=[obj.credential_id])[obj.credential_id]
+
     def has_close_permission(self, request: HttpRequest, object_id: str) -> bool:
         """By the policy, which the service asks too; the console's permissions let see the page."""
         session = self.get_object(request, object_id)
@@ -42,7 +52,8 @@ class ClosableSessionAdmin(SessionAdmin):
         permissions=["view", "close"],
         dialog={
             "title": "Close this connection?",
-            "description": "Its client is disconnected. Its runs go on, and with its key it may connect again.",
+            "description": "Its client is disconnected, and the tokens of its sign-in count no more. Its runs go on, "
+            "and with a key it may connect again.",
             "form_class": None,
             "form_submit_text": "Close the connection",
         },

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import enum
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal, Resource
 from security.domain import policy
+from security.domain.addresses import Address, parse_address
+from security.domain.conditions import Circumstances
 from security.domain.limits import LimitRule
 from security.domain.policy import Decision, GrantRule
 from security.domain.signatures import CommandPublicKey
@@ -47,6 +51,7 @@ class AccountPrincipal(Principal):
     """The keys with which the account signs commands; looked up only where it may use level critical."""
     password_stamp: str = field(default="", repr=False)
     """Of the password that was shown: it tells whether the account still has that one."""
+    address: Address | None = field(init=False, default=None)
     limit_plans: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What counts the limits remembers here of each command."""
     _decisions: dict[tuple[str, Resource], Decision] = field(
@@ -54,16 +59,22 @@ class AccountPrincipal(Principal):
     )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "address", parse_address(self.remote_address))
         for scope in self.scopes:
             policy.parse_action_pattern(scope)
 
-    def decide(self, *, action: str, resource: Resource) -> Decision:
-        """``policy.decide`` for this principal, remembered."""
+    def decide(self, *, action: str, resource: Resource, at: datetime) -> Decision:
+        """``policy.decide`` for this principal at that time, remembered for as long as it holds."""
         key = (action, resource)
         decision = self._decisions.get(key)
-        if decision is None:
+        if decision is None or (decision.ends_at is not None and decision.ends_at <= at):
             decision = policy.decide(
-                grants=self.grants, principal_id=self.id, action=action, resource=resource, scopes=self.scopes
+                grants=self.grants,
+                principal_id=self.id,
+                action=action,
+                resource=resource,
+                scopes=self.scopes,
+                circumstances=Circumstances(address=self.address, security_level=self.security_level, at=at),
             )
             self._remember(key, decision)
         return decision
@@ -85,11 +96,23 @@ def limit_level(level_max: SecurityLevel, *, has_command_key: bool) -> SecurityL
 
 
 class PolicyAuthorizer:
-    """``protocol.ports.Authorizer`` over the grants that the principal carries."""
+    """``protocol.ports.Authorizer`` over the grants that the principal carries. ``clock`` gives the time in UTC."""
+
+    def __init__(self, *, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
 
     def is_allowed(self, *, principal: Principal, action: str, resource: Resource) -> bool:
         """Whether the policy allows it; a principal that this app did not make is allowed nothing."""
-        return isinstance(principal, AccountPrincipal) and principal.decide(action=action, resource=resource).is_allowed
+        return (
+            isinstance(principal, AccountPrincipal)
+            and principal.decide(action=action, resource=resource, at=self._clock()).is_allowed
+        )
+
+    def find_demanded_level(self, *, principal: Principal, action: str, resource: Resource) -> SecurityLevel | None:
+        """The level at which it would be allowed, where its level is all that the principal lacks."""
+        if not isinstance(principal, AccountPrincipal):
+            return None
+        return principal.decide(action=action, resource=resource, at=self._clock()).demanded_level
 
     def reaches_others(self, *, principal: Principal, action: str, kind: str) -> bool:
         """Whether a grant allows the action on resources of the kind that others own."""

@@ -4,6 +4,7 @@ Writes go through ``services``, reads through ``selectors``; what a pattern or a
 """
 
 from security.models.accounts import Account, AccountManager, Grant, Role
+from security.models.address_rules import AddressRule
 from security.models.audit import (
     AppendOnly,
     AppendOnlyQuerySet,
@@ -21,18 +22,23 @@ from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, Por
 from security.models.revocation import RevocationMark
 from security.models.second_factors import AuthenticatorApp, Passkey, RecoveryCode
 from security.models.validators import (
+    MAX_KEY_NETWORKS,
     MAX_SCOPES,
     validate_action_pattern,
+    validate_conditions,
+    validate_networks,
     validate_resource_pattern,
     validate_scopes,
 )
 
 __all__ = [
     "MAX_HOST_LENGTH",
+    "MAX_KEY_NETWORKS",
     "MAX_PURPOSE_LENGTH",
     "MAX_SCOPES",
     "Account",
     "AccountManager",
+    "AddressRule",
     "ApiKey",
     "AppendOnly",
     "AppendOnlyQuerySet",
@@ -57,6 +63,8 @@ __all__ = [
     "Role",
     "UnsealedEvent",
     "validate_action_pattern",
+    "validate_conditions",
+    "validate_networks",
     "validate_resource_pattern",
     "validate_scopes",
 ]

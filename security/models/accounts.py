@@ -22,8 +22,9 @@ from uuid_utils.compat import uuid7
 
 from protocol.domain.messages import SecurityLevel
 from security.domain import policy
+from security.domain.conditions import parse_conditions
 from security.domain.second_factor import Requirement, is_required
-from security.models.validators import validate_action_pattern, validate_resource_pattern
+from security.models.validators import validate_action_pattern, validate_conditions, validate_resource_pattern
 
 
 class Role(models.Model):
@@ -33,12 +34,26 @@ class Role(models.Model):
         max_length=100, unique=True, validators=[RegexValidator(r"\A[a-z0-9][a-z0-9_-]*\Z", "Use a-z, 0-9, - and _.")]
     )
     description = models.CharField(max_length=500, blank=True)
+    minimum_level = models.CharField(
+        "demanded security level",
+        max_length=10,
+        blank=True,
+        choices=[(level.value, level.value) for level in SecurityLevel],
+        help_text="What the role allows counts on connections of this level and above; empty: on all. What it denies "
+        "counts on all.",
+    )
     is_builtin = models.BooleanField(
         "built in", default=False, editable=False, help_text="Comes with the server and is not changed by hand."
     )
 
     class Meta:
         ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(minimum_level__in=["", *(level.value for level in SecurityLevel)]),
+                name="security_role_level_known",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -61,14 +76,22 @@ class Grant(models.Model):
     resource_pattern = models.CharField(
         max_length=policy.MAX_PATTERN_LENGTH,
         validators=[validate_resource_pattern],
-        help_text="tool:files.*, execution:*@own (only what the account owns), or *:* for everything.",
+        help_text="tool:files.*, execution:*@own (only what the account owns), tool:*@label=production (only what "
+        "bears the label), or *:* for everything.",
+    )
+    conditions = models.JSONField(
+        default=dict,
+        blank=True,
+        validators=[validate_conditions],
+        help_text='When the grant counts, as {"networks": ["10.0.0.0/8"], "minimum_level": "high"}; {}: always.',
     )
 
     class Meta:
         ordering = ["action_pattern", "resource_pattern", "effect"]
         constraints = [
             models.UniqueConstraint(
-                fields=["role", "effect", "action_pattern", "resource_pattern"], name="security_grant_unique"
+                fields=["role", "effect", "action_pattern", "resource_pattern", "conditions"],
+                name="security_grant_unique",
             ),
             models.CheckConstraint(
                 condition=Q(effect__in=[effect.value for effect in policy.Effect]), name="security_grant_effect_known"
@@ -76,7 +99,8 @@ class Grant(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.effect} {self.action_pattern} on {self.resource_pattern}"
+        words = parse_conditions(self.conditions).describe()
+        return f"{self.effect} {self.action_pattern} on {self.resource_pattern}{f', only {words}' if words else ''}"
 
 
 class AccountManager(BaseUserManager["Account"]):
@@ -130,6 +154,9 @@ class Account(AbstractBaseUser, PermissionsMixin):
         editable=False,
         help_text="Another value with every second factor that is added or taken away; empty: there is none.",
     )
+    sign_in_epoch = models.PositiveIntegerField(
+        default=0, editable=False, help_text="Moved on, it ends everything that the account signed in to by password."
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects: ClassVar[AccountManager] = AccountManager()
@@ -180,20 +207,23 @@ class Account(AbstractBaseUser, PermissionsMixin):
         is_staff = self.is_staff or self.is_superuser
         return self.has_second_factor or is_required(requirement=requirement, is_staff=is_staff)
 
-    def _get_session_auth_hash(self, secret: str | None = None) -> str:
-        """What a sign-in by password is bound to: with the second factor in it, one from before it no longer counts.
-
-        Nor does one from before the settings demanded it.
-        """
-        of_password: str = super()._get_session_auth_hash(secret)  # type: ignore[misc]  # Django's stubs lack it
-        if not self.needs_second_factor:
-            return of_password
-        value = f"{of_password}\n{self.second_factor_mark}"
-        return salted_hmac("security.second_factor", value, secret=secret, algorithm="sha256").hexdigest()
-
     @property
     def is_service(self) -> bool:
         return self.kind == self.Kind.SERVICE
+
+    def _get_session_auth_hash(self, secret: str | None = None) -> str:
+        """What a sign-in by password is bound to: Django's, and what moves on when all sign-ins are ended too.
+
+        With a second factor it is part of it, so that a sign-in from before it no longer counts; nor does one from
+        before the settings demanded one.
+        """
+        factor = str(self.second_factor_mark) if self.needs_second_factor else ""
+        return salted_hmac(
+            "security.Account.session_auth_hash",
+            f"{self.sign_in_epoch}:{factor}:{self.password}",
+            secret=secret,
+            algorithm="sha256",
+        ).hexdigest()
 
     def clean(self) -> None:
         # The constraint says so too, but a form that does not show the password cannot check it.

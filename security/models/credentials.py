@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from security.domain import api_keys, tokens
 from security.models.accounts import Account
-from security.models.validators import validate_scopes
+from security.models.validators import validate_networks, validate_scopes
 
 
 class ApiKey(models.Model):
@@ -30,9 +30,25 @@ class ApiKey(models.Model):
         validators=[validate_scopes],
         help_text='Action patterns that narrow what the account may, as ["tools.*"]; empty: all that it may.',
     )
+    networks = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[validate_networks],
+        help_text='From where the key is taken, as ["10.0.0.0/8"]; empty: from everywhere.',
+    )
     expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: it does not expire.")
+    replaces = models.OneToOneField(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="successor",
+        help_text="The key that this one was rotated from.",
+    )
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_from = models.GenericIPAddressField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     created_by = models.ForeignKey(
         Account, on_delete=models.PROTECT, null=True, blank=True, editable=False, related_name="issued_api_keys"
@@ -91,6 +107,7 @@ class IssuedToken(models.Model):
     spent_at = models.DateTimeField(null=True, blank=True, help_text="When a refresh token was used, once.")
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
+    last_used_from = models.GenericIPAddressField(null=True, blank=True)
 
     class Meta:
         ordering = ["-issued_at"]

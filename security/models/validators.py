@@ -6,9 +6,11 @@ from typing import Final
 
 from django.core.exceptions import ValidationError
 
-from security.domain import policy
+from security.domain import conditions, policy
+from security.domain.addresses import NetworkInvalid, parse_network
 
 MAX_SCOPES: Final = 50
+MAX_KEY_NETWORKS: Final = 50
 
 
 def validate_action_pattern(value: str) -> None:
@@ -33,3 +35,27 @@ def validate_scopes(value: object) -> None:
         raise ValidationError(f"Scopes are a list of at most {MAX_SCOPES} action patterns.", code="scopes_invalid")
     for scope in value:
         validate_action_pattern(scope)
+
+
+def validate_conditions(value: object) -> None:
+    """Refuse what is not an object of conditions that this server knows."""
+    try:
+        conditions.check_conditions(value)
+    except conditions.ConditionInvalid as error:
+        raise ValidationError(str(error), code="conditions_invalid") from error
+
+
+def validate_network(value: str) -> None:
+    """Refuse what is not an address or a network."""
+    try:
+        parse_network(value)
+    except NetworkInvalid as error:
+        raise ValidationError(str(error), code="network_invalid") from error
+
+
+def validate_networks(value: object) -> None:
+    """Refuse what is not a list of at most ``MAX_KEY_NETWORKS`` networks."""
+    if not isinstance(value, list) or len(value) > MAX_KEY_NETWORKS or not all(isinstance(text, str) for text in value):
+        raise ValidationError(f"Networks are a list of at most {MAX_KEY_NETWORKS}.", code="networks_invalid")
+    for text in value:
+        validate_network(text)

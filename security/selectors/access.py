@@ -1,21 +1,18 @@
-"""What accounts may: their roles and grants, as principals, and why a decision falls as it does."""
+"""What accounts may: their roles and grants, as principals. Why a decision falls as it does is ``explanations``'."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
-
-from django.utils import timezone
+from dataclasses import dataclass
+from typing import Any
 
 from protocol.domain.messages import SecurityLevel
 from protocol.errors import Misconfigured
-from protocol.ports import Resource
-from security.domain.api_keys import KeyState
 from security.domain.authorization import AccountPrincipal
-from security.domain.policy import Decision, Effect, GrantRule, PatternInvalid
-from security.models import Account, ApiKey, Role
-from security.selectors.accounts import get_account
+from security.domain.conditions import NO_CONDITIONS, parse_conditions
+from security.domain.policy import Effect, GrantRule, PatternInvalid
+from security.models import Account, Role
 from security.selectors.limits import get_rules, select_rules
 
 
@@ -48,11 +45,19 @@ def list_roles_and_grants(*, account_ids: Collection[uuid.UUID]) -> dict[uuid.UU
     return held
 
 
-_GrantRow = tuple[uuid.UUID, str, str | None, str, str]
+_GrantRow = tuple[uuid.UUID, str, str, str | None, str, str, Any]
 
 
 def _list_grant_rows(account_ids: Collection[uuid.UUID]) -> Iterable[_GrantRow]:
-    names = ("accounts", "name", "grants__effect", "grants__action_pattern", "grants__resource_pattern")
+    names = (
+        "accounts",
+        "name",
+        "minimum_level",
+        "grants__effect",
+        "grants__action_pattern",
+        "grants__resource_pattern",
+        "grants__conditions",
+    )
     rows: Iterable[_GrantRow] = (
         Role.objects.filter(accounts__in=account_ids).order_by("name", "grants__id").values_list(*names)
     )
@@ -62,14 +67,19 @@ def _list_grant_rows(account_ids: Collection[uuid.UUID]) -> Iterable[_GrantRow]:
 def _collect(rows: Iterable[_GrantRow]) -> RolesAndGrants:
     roles: dict[str, None] = {}
     grants: list[GrantRule] = []
-    for _, role, effect, action_pattern, resource_pattern in rows:
+    for _, role, level, effect, action_pattern, resource_pattern, conditions in rows:
         roles[role] = None
         # A role without grants is one row of nulls.
         if effect is None:
             continue
         try:
             rule = GrantRule(
-                effect=Effect(effect), action_pattern=action_pattern, resource_pattern=resource_pattern, role=role
+                effect=Effect(effect),
+                action_pattern=action_pattern,
+                resource_pattern=resource_pattern,
+                conditions=parse_conditions(conditions) if conditions != {} else NO_CONDITIONS,
+                minimum_level=SecurityLevel(level) if level else SecurityLevel.LOW,
+                role=role,
             )
         except PatternInvalid as error:
             raise Misconfigured(f"A grant of the role {role} is not valid.") from error
@@ -77,66 +87,17 @@ def _collect(rows: Iterable[_GrantRow]) -> RolesAndGrants:
     return RolesAndGrants(roles=tuple(roles), grants=tuple(grants))
 
 
-class KeyNotFound(Exception):
-    """The account has no key that begins so, or several."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """What policy says of an account, or of one of its keys, and what it decides by."""
-
-    account: Account
-    api_key: ApiKey | None
-    key_state: KeyState | None
-    roles: tuple[str, ...]
-    decision: Decision
-
-    @property
-    def has_active_key(self) -> bool:
-        return self.key_state is KeyState.ACTIVE
-
-    @property
-    def is_allowed(self) -> bool:
-        has_credential = self.api_key is None or self.has_active_key
-        return self.account.is_active and has_credential and self.decision.is_allowed
-
-
-def explain_access(
-    *, username: str, key_prefix: str | None, action: str, resource: Resource, is_own: bool
-) -> Explanation:
-    """Whether the account of this name is allowed the action, with its key that begins so where one is given.
-
-    Raises:
-        Account.DoesNotExist: there is none.
-        KeyNotFound: it has no such key, or several.
-    """
-    account = get_account(username=username)
-    api_key = None if key_prefix is None else _get_api_key(account=account, prefix=key_prefix)
-    principal = replace(
-        get_account_principal(account=account), scopes=tuple(api_key.scopes) if api_key is not None else ()
-    )
-    return Explanation(
-        account=account,
-        api_key=api_key,
-        key_state=None if api_key is None else api_key.get_state(now=timezone.now()),
-        roles=principal.roles,
-        decision=principal.decide(
-            action=action, resource=replace(resource, owner_id=account.id) if is_own else resource
-        ),
-    )
-
-
-def _get_api_key(*, account: Account, prefix: str) -> ApiKey:
-    # What is kept of a key's text is its beginning; more of it may be given.
-    found = [key for key in account.api_keys.all() if key.prefix.startswith(prefix) or prefix.startswith(key.prefix)]
-    if not prefix or len(found) != 1:
-        raise KeyNotFound
-    return found[0]
-
-
-def get_account_principal(*, account: Account) -> AccountPrincipal:
+def get_account_principal(*, account: Account, remote_address: str | None = None) -> AccountPrincipal:
     """The account as a principal that showed no credential: for the console and the command line, which know it."""
-    held = get_roles_and_grants(account_id=account.id)
+    return make_account_principal(
+        account=account, held=get_roles_and_grants(account_id=account.id), remote_address=remote_address
+    )
+
+
+def make_account_principal(
+    *, account: Account, held: RolesAndGrants, remote_address: str | None = None
+) -> AccountPrincipal:
+    """As ``get_account_principal``, with what was read before."""
     return AccountPrincipal(
         id=account.id,
         name=account.username,
@@ -146,4 +107,5 @@ def get_account_principal(*, account: Account) -> AccountPrincipal:
         expires_at=None,
         grants=held.grants,
         limits=select_rules(get_rules(), account_id=account.id, roles=held.roles, api_key_id=None),
+        remote_address=remote_address,
     )

@@ -11,7 +11,20 @@ from security.services.accounts import (
     save_account,
     set_password,
 )
-from security.services.api_keys import IssuedKey, issue_api_key, rename_api_key, revoke_api_key
+from security.services.addresses import (
+    delete_address_rule,
+    disable_address_rules,
+    refuse_lock_out,
+    save_address_rule,
+)
+from security.services.api_keys import (
+    DEFAULT_OVERLAP,
+    IssuedKey,
+    issue_api_key,
+    rename_api_key,
+    revoke_api_key,
+    rotate_api_key,
+)
 from security.services.authentication import CredentialsAuthenticator
 from security.services.channels import IdentityKeyAgreer
 from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
@@ -27,7 +40,7 @@ from security.services.limits import (
     save_limit,
 )
 from security.services.lockout import purge_login_failures
-from security.services.passwords import check_first_factor, check_password
+from security.services.passwords import check_first_factor, check_password, sign_in_to_console
 from security.services.port_lease_ends import (
     drain_port_lease,
     end_execution_leases,
@@ -48,7 +61,7 @@ from security.services.port_leases import (
 )
 from security.services.recording import AuditRecorder
 from security.services.refusals import record_refused_sign_in
-from security.services.revocation import move_revocation_mark, revoke_session
+from security.services.revocation import move_revocation_mark
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
 from security.services.second_factors import (
     Enrolment,
@@ -61,11 +74,20 @@ from security.services.second_factors import (
     remove_passkey,
     reset_second_factor,
 )
+from security.services.sessions import (
+    EndedSessions,
+    end_sign_ins,
+    revoke_all_sessions,
+    revoke_session,
+    revoke_token_family,
+)
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
+    "DEFAULT_OVERLAP",
     "AuditRecorder",
     "CredentialsAuthenticator",
+    "EndedSessions",
     "Enrolment",
     "FirstAccounts",
     "GrantedLease",
@@ -86,12 +108,15 @@ __all__ = [
     "check_public_key",
     "confirm_enrolment",
     "create_account",
+    "delete_address_rule",
     "delete_grant",
     "delete_limit",
     "delete_role",
+    "disable_address_rules",
     "drain_port_lease",
     "end_execution_leases",
     "end_session_leases",
+    "end_sign_ins",
     "ensure_first_accounts",
     "ensure_first_keys",
     "generate_password",
@@ -110,6 +135,7 @@ __all__ = [
     "purge_tokens",
     "record_refused_sign_in",
     "refresh_tokens",
+    "refuse_lock_out",
     "register_command_key",
     "release_port_lease",
     "remove_app",
@@ -119,15 +145,20 @@ __all__ = [
     "renew_port_lease",
     "reset_password",
     "reset_second_factor",
+    "revoke_all_sessions",
     "revoke_api_key",
     "revoke_command_key",
     "revoke_session",
     "revoke_token",
+    "revoke_token_family",
+    "rotate_api_key",
     "save_account",
+    "save_address_rule",
     "save_grant",
     "save_limit",
     "save_role",
     "set_password",
     "settle_port_leases",
+    "sign_in_to_console",
     "sweep_port_leases",
 ]

@@ -10,6 +10,7 @@ import enum
 import logging
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -33,6 +34,7 @@ from security.domain.authorization import AccountPrincipal, CredentialKind, limi
 from security.domain.tokens import TokenInvalid, TokenKind, TokenState
 from security.models import Account, ApiKey, IssuedToken
 from security.selectors import RolesAndGrants, get_roles_and_grants, has_standing
+from security.services.addresses import require_address
 from security.services.keyring import note_revocation_mark
 from security.services.passwords import check_password
 from security.services.renewal import renew_principals
@@ -52,23 +54,39 @@ class _Refusal(enum.StrEnum):
     GROUND_GONE = "its key, password or account no longer counts"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """From where and how credentials came."""
+
+    remote_address: str | None
+    security_level: SecurityLevel
+
+
 class CredentialsAuthenticator:
     """``protocol.ports.Authenticator``: each kind of credentials by its own method."""
 
-    def authenticate(self, *, credentials: Authentication, remote_address: str | None) -> AccountPrincipal:
-        """The principal, with the grants of now.
+    def authenticate(
+        self,
+        *,
+        credentials: Authentication,
+        remote_address: str | None,
+        security_level: SecurityLevel = SecurityLevel.STANDARD,
+    ) -> AccountPrincipal:
+        """The principal, with the grants of now, as it speaks from this address at this level.
 
         Raises:
             AuthenticationFailed: whatever is wrong.
+            IpDenied: the credentials are right, and are not taken from this address.
             LockedOut: too many wrong passwords came for this account, or from this address.
         """
+        origin = Origin(remote_address=remote_address, security_level=security_level)
         match credentials:
             case ApiKeyCredentials():
-                return ApiKeyMethod().authenticate(credentials, remote_address=remote_address)
+                return ApiKeyMethod().authenticate(credentials, origin=origin)
             case JwtCredentials():
-                return TokenMethod().authenticate(credentials, remote_address=remote_address)
+                return TokenMethod().authenticate(credentials, origin=origin)
             case PasswordCredentials():
-                return PasswordMethod().authenticate(credentials, remote_address=remote_address)
+                return PasswordMethod().authenticate(credentials, origin=origin)
 
     def get_mark(self) -> int:
         """Where the mark stands that every revocation and change of rights moves on."""
@@ -84,7 +102,7 @@ class CredentialsAuthenticator:
 class ApiKeyMethod:
     """An API key. Two queries, and at most one write a minute."""
 
-    def authenticate(self, credentials: ApiKeyCredentials, *, remote_address: str | None) -> AccountPrincipal:
+    def authenticate(self, credentials: ApiKeyCredentials, *, origin: Origin) -> AccountPrincipal:
         now = timezone.now()
         key_hash = api_keys.hash_key(credentials.key)
         api_key = ApiKey.objects.select_related("account").filter(key_hash=key_hash).first()
@@ -92,12 +110,14 @@ class ApiKeyMethod:
         refusal = self._judge(api_key, now)
         if api_key is None or refusal is not None:
             logger.info(
-                "API key %s from %s refused: %s", api_key.id if api_key else "(unknown)", remote_address, refusal
+                "API key %s from %s refused: %s", api_key.id if api_key else "(unknown)", origin.remote_address, refusal
             )
             raise AuthenticationFailed
-        _record_use(api_key, now)
+        require_address(origin.remote_address, account_id=api_key.account_id, api_key=api_key)
+        _record_use(api_key, now, remote_address=origin.remote_address)
         return make_principal(
             account=api_key.account,
+            origin=origin,
             held=held,
             credential=CredentialKind.API_KEY,
             credential_id=api_key.id,
@@ -118,17 +138,19 @@ class ApiKeyMethod:
 class TokenMethod:
     """An access token. A signature that was not seen before, two queries, and at most one write a minute."""
 
-    def authenticate(self, credentials: JwtCredentials, *, remote_address: str | None) -> AccountPrincipal:
+    def authenticate(self, credentials: JwtCredentials, *, origin: Origin) -> AccountPrincipal:
         now = timezone.now()
         row = self._find(credentials.token, now)
         held = get_roles_and_grants(account_id=row.account_id if row else NIL)
         refusal = self._judge(row, now)
         if row is None or refusal is not None:
-            logger.info("Token %s from %s refused: %s", row.id if row else "(unknown)", remote_address, refusal)
+            logger.info("Token %s from %s refused: %s", row.id if row else "(unknown)", origin.remote_address, refusal)
             raise AuthenticationFailed
-        _record_use(row, now)
+        require_address(origin.remote_address, account_id=row.account_id, api_key=row.api_key)
+        _record_use(row, now, remote_address=origin.remote_address)
         return make_principal(
             account=row.account,
+            origin=origin,
             held=held,
             credential=CredentialKind.TOKEN,
             credential_id=row.id,
@@ -162,15 +184,17 @@ class TokenMethod:
 class PasswordMethod:
     """A person's name and password, and a code where the account needs one."""
 
-    def authenticate(self, credentials: PasswordCredentials, *, remote_address: str | None) -> AccountPrincipal:
+    def authenticate(self, credentials: PasswordCredentials, *, origin: Origin) -> AccountPrincipal:
         account = check_password(
             username=credentials.username,
             password=credentials.password,
             code=credentials.code,
-            remote_address=remote_address,
+            remote_address=origin.remote_address,
         )
+        require_address(origin.remote_address, account_id=account.id, api_key=None)
         return make_principal(
             account=account,
+            origin=origin,
             held=get_roles_and_grants(account_id=account.id),
             credential=CredentialKind.PASSWORD,
             credential_id=make_password_id(account_id=account.id),
@@ -187,6 +211,7 @@ def make_password_id(*, account_id: uuid.UUID) -> uuid.UUID:
 def make_principal(
     *,
     account: Account,
+    origin: Origin,
     held: RolesAndGrants,
     credential: CredentialKind,
     credential_id: uuid.UUID,
@@ -213,15 +238,17 @@ def make_principal(
             selectors.get_rules(), account_id=account.id, roles=held.roles, api_key_id=api_key_id
         ),
         password_stamp=password_stamp,
+        remote_address=origin.remote_address,
+        security_level=origin.security_level,
     )
 
 
-def _record_use(row: ApiKey | IssuedToken, now: datetime) -> None:
+def _record_use(row: ApiKey | IssuedToken, now: datetime, *, remote_address: str | None) -> None:
     stale_before = now - LAST_USE_RESOLUTION
     if row.last_used_at is not None and row.last_used_at > stale_before:
         return
     model: type[Model] = type(row)
     # The condition again: of many connections that come at once, one writes.
     model._default_manager.filter(Q(last_used_at__isnull=True) | Q(last_used_at__lte=stale_before), pk=row.pk).update(  # noqa: SLF001  # Django's documented API
-        last_used_at=now
+        last_used_at=now, last_used_from=remote_address
     )

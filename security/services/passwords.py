@@ -8,6 +8,7 @@ from django.contrib.auth.hashers import make_password
 
 from protocol.errors import AuthenticationFailed
 from security.models import Account
+from security.services.addresses import require_address
 from security.services.lockout import count_attempt, forgive_attempt, release_attempt
 from security.services.second_factors import find_match, use_up
 
@@ -47,6 +48,7 @@ def check_first_factor(*, username: str, password: str, remote_address: str | No
     Raises:
         LockedOut: as ``check_password``.
         AuthenticationFailed: as ``check_password``, but for the second factor.
+        IpDenied: the password is right, and the account is not let in from this address.
     """
     count_attempt(username=username, remote_address=remote_address)
     account = _find(username)
@@ -58,6 +60,20 @@ def check_first_factor(*, username: str, password: str, remote_address: str | No
         release_attempt(username=username, remote_address=remote_address)
     else:
         forgive_attempt(username=username, remote_address=remote_address)
+    require_address(remote_address, account_id=account.id, api_key=None)
+    return account
+
+
+def sign_in_to_console(*, username: str, password: str, remote_address: str | None, code: str | None = None) -> Account:
+    """As ``check_password``, and the account may come from there.
+
+    Raises:
+        LockedOut: too many were wrong; this one was not looked at.
+        AuthenticationFailed: name, password and code are not a person's.
+        IpDenied: they are, and its account is not let in from this address.
+    """
+    account = check_password(username=username, password=password, code=code, remote_address=remote_address)
+    require_address(remote_address, account_id=account.id, api_key=None)
     return account
 
 

@@ -17,6 +17,7 @@ from django.utils.crypto import constant_time_compare
 
 from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal
+from security.domain.addresses import AddressRules
 from security.domain.api_keys import KeyState
 from security.domain.authorization import AccountPrincipal, CredentialKind, limit_level
 from security.domain.limits import LimitRule
@@ -24,6 +25,8 @@ from security.models import Account, ApiKey, IssuedToken
 from security.selectors import (
     CommandKeys,
     RolesAndGrants,
+    forget_address_rules,
+    get_address_rules,
     get_password_stamp,
     has_standing,
     list_command_keys,
@@ -31,6 +34,7 @@ from security.selectors import (
     read_rules,
     select_rules,
 )
+from security.services.addresses import is_address_taken
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,7 @@ class _Found:
     held: dict[uuid.UUID, RolesAndGrants | None]
     api_keys: dict[uuid.UUID, ApiKey]
     tokens: dict[uuid.UUID, IssuedToken]
+    rules: AddressRules
     limits: tuple[LimitRule, ...]
     command_keys: dict[uuid.UUID, CommandKeys]
 
@@ -68,16 +73,19 @@ def renew_principals(*, principals: Sequence[Principal]) -> list[Principal | Non
 def _find(principals: Sequence[AccountPrincipal]) -> _Found:
     account_ids = {principal.id for principal in principals}
 
-    def select(kind: CredentialKind) -> set[uuid.UUID]:
-        return {principal.credential_id for principal in principals if principal.credential is kind}
+    token_ids = {each.credential_id for each in principals if each.credential is CredentialKind.TOKEN}
+    api_key_ids = {each.api_key_id for each in principals if each.api_key_id is not None}
+    # Of the rules this process may have what was before the mark moved.
+    forget_address_rules()
 
     accounts = Account.objects.in_bulk(account_ids)
     return _Found(
         accounts=accounts,
         command_keys=list_command_keys(accounts=accounts.values()),
         held=list_roles_and_grants(account_ids=account_ids),
-        api_keys=ApiKey.objects.in_bulk(select(CredentialKind.API_KEY)),
-        tokens=IssuedToken.objects.select_related("account", "api_key").in_bulk(select(CredentialKind.TOKEN)),
+        api_keys=ApiKey.objects.in_bulk(api_key_ids),
+        tokens=IssuedToken.objects.select_related("account", "api_key").in_bulk(token_ids),
+        rules=get_address_rules(),
         limits=read_rules(),
     )
 
@@ -88,6 +96,12 @@ def _renew(principal: Principal, found: _Found, *, now: datetime) -> Principal |
     account, held = found.accounts.get(principal.id), found.held.get(principal.id)
     if account is None or not account.is_active or not _counts(principal, account, found, now=now):
         return None
+    api_key = found.api_keys.get(principal.api_key_id) if principal.api_key_id is not None else None
+    if not is_address_taken(
+        rules=found.rules, remote_address=principal.remote_address, account_id=account.id, api_key=api_key
+    ):
+        logger.info("Connections of %s from %s are closed by their address", account, principal.remote_address)
+        return None
     if held is None:
         logger.error("A grant of %s is not valid: its connections are closed", account)
         return None
@@ -97,12 +111,22 @@ def _renew(principal: Principal, found: _Found, *, now: datetime) -> Principal |
         name=account.username,
         roles=held.roles,
         grants=held.grants,
+        expires_at=_get_expiry(principal, api_key),
         security_level_max=limit_level(SecurityLevel(account.security_level_max), has_command_key=bool(command_keys)),
         command_keys=command_keys,
         limits=select_rules(found.limits, account_id=account.id, roles=held.roles, api_key_id=principal.api_key_id),
     )
     # What it remembers of decisions is worth keeping.
     return principal if renewed == principal else renewed
+
+
+def _get_expiry(principal: AccountPrincipal, api_key: ApiKey | None) -> datetime | None:
+    """When the credential ends: a key that was rotated ends sooner than it said, and its tokens with it."""
+    if api_key is None or api_key.expires_at is None:
+        return principal.expires_at
+    if principal.credential is CredentialKind.API_KEY or principal.expires_at is None:
+        return api_key.expires_at
+    return min(principal.expires_at, api_key.expires_at)
 
 
 def _counts(principal: AccountPrincipal, account: Account, found: _Found, *, now: datetime) -> bool:

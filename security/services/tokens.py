@@ -27,6 +27,7 @@ from security.errors import TokenRevoked
 from security.models import Account, IssuedToken
 from security.selectors import has_standing
 from security.services import audit
+from security.services.addresses import require_address
 from security.services.revocation import move_revocation_mark
 from security.services.token_signing import sign_token, verify_token
 
@@ -106,6 +107,7 @@ def refresh_tokens(*, refresh_token: str, remote_address: str | None, trace_id: 
         TokenRevoked: it was used before, or revoked. Later than ``domain.tokens.REUSE_GRACE`` after its use, it also
             revokes its family.
         AuthenticationFailed: anything else is wrong with it, its account or its key.
+        IpDenied: its account or key is not taken from this address.
     """
     claims = _verify(refresh_token)
     if claims is None or claims.kind is not TokenKind.REFRESH:
@@ -129,7 +131,7 @@ def revoke_token(*, token: str, trace_id: str) -> bool:
     with transaction.atomic():
         _lock_account(claims.account_id)
         row = _find(claims)
-        if row is None or not _revoke_family(row.family_id):
+        if row is None or not revoke_family(row.family_id):
             return False
         _record(row, action=REVOKE_TOKENS, outcome="revoked", trace_id=trace_id)
     logger.info("Tokens %s of account %s revoked", row.family_id, row.account)
@@ -181,7 +183,8 @@ def _spend(claims: Claims, *, remote_address: str | None, trace_id: str) -> Issu
             _judge_reuse(row, now=now, remote_address=remote_address, trace_id=trace_id)
             return None
         case TokenState.ACTIVE:
-            pass
+            # Only now: a stolen token that comes again is one wherever it comes from.
+            require_address(remote_address, account_id=row.account_id, api_key=row.api_key)
     if not IssuedToken.objects.filter(id=row.id, spent_at=None, revoked_at=None).update(spent_at=now):
         return None
     ground = _Ground(
@@ -197,7 +200,7 @@ def _spend(claims: Claims, *, remote_address: str | None, trace_id: str) -> Issu
 
 def _judge_reuse(row: IssuedToken, *, now: datetime, remote_address: str | None, trace_id: str) -> None:
     assert row.spent_at is not None  # noqa: S101  # its state says so
-    if not tokens.is_reuse(spent_at=row.spent_at, now=now) or not _revoke_family(row.family_id):
+    if not tokens.is_reuse(spent_at=row.spent_at, now=now) or not revoke_family(row.family_id):
         return
     logger.warning(
         "A used refresh token of account %s came again from %s: its family %s is revoked",
@@ -208,7 +211,8 @@ def _judge_reuse(row: IssuedToken, *, now: datetime, remote_address: str | None,
     _record(row, action=REUSE_TOKEN, outcome="revoked", trace_id=trace_id, remote_address=remote_address)
 
 
-def _revoke_family(family_id: uuid.UUID) -> bool:
+def revoke_family(family_id: uuid.UUID) -> bool:
+    """Let none of the family's tokens count any more, inside the caller's transaction; ``False``: none did."""
     revoked = IssuedToken.objects.filter(family_id=family_id, revoked_at=None).update(revoked_at=timezone.now())
     if revoked:
         move_revocation_mark()

@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand
 from tests.docs.pages import DOCS, PROJECT_ROOT, iterate_code, list_anchors, list_blocks, list_links, list_pages
 
 OWN_COMMANDS = (
+    "address_rules",
     "call",
     "explain",
     "issue_key",
@@ -20,6 +21,8 @@ OWN_COMMANDS = (
     "reset_password",
     "reset_second_factor",
     "revoke_command_key",
+    "revoke_sessions",
+    "rotate_key",
     "runserver",
     "serve",
 )

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
@@ -16,11 +17,13 @@ from unfold.contrib.filters.admin import RadioFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
-from unfold.widgets import UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from protocol.admin import ReadOnlyAdmin, get_row, lead_to
+from protocol.domain.messages import SecurityLevel
 from protocol.link import make_trace_id
 from security.admin import get_principal
+from security.domain.policy import is_label
 from tools import selectors, services
 from tools.admin.labels import TOOL_COLOURS, make_label
 from tools.admin.running import show_form, take_form
@@ -50,6 +53,35 @@ class DisablingForm(BaseDialogForm):
     )
 
 
+class MarkingForm(BaseDialogForm):
+    labels = forms.CharField(
+        required=False,
+        help_text="Separated by spaces, as production; grants name them: tool:*@label=production.",
+        widget=UnfoldAdminTextInputWidget,
+    )
+    minimum_level = forms.ChoiceField(
+        label="Demanded security level",
+        required=False,
+        choices=[("", "what its author demands"), *((level.value, level.value) for level in SecurityLevel)],
+        help_text="Calls of a lower one are refused. It adds to what the tool's author demands and takes nothing away.",
+        widget=UnfoldAdminSelectWidget,
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        tool = Tool.objects.filter(pk=self.object_id).first()
+        if tool is not None:
+            self.initial = {"labels": " ".join(tool.labels), "minimum_level": tool.minimum_level}
+
+    def clean_labels(self) -> list[str]:
+        labels: list[str] = self.cleaned_data["labels"].split()
+        if len(labels) > services.MAX_LABELS or not all(is_label(label) for label in labels):
+            raise ValidationError(
+                f"Labels are a-z, 0-9 and . _ -, begin with a letter or digit, and are {services.MAX_LABELS} at most."
+            )
+        return labels
+
+
 @admin.register(Tool)
 class ToolAdmin(ReadOnlyAdmin):
     list_display = ["name", "state_label", "version", "version_count", "capabilities", "last_run", "description"]
@@ -59,7 +91,7 @@ class ToolAdmin(ReadOnlyAdmin):
     search_help_text = "Name or description"
     sortable_by = ["name"]
     fieldsets: list[Any] = []
-    actions_detail = ["run", "disable", "enable"]
+    actions_detail = ["run", "mark", "disable", "enable"]
     shows_history = True
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tool]:
@@ -74,7 +106,7 @@ class ToolAdmin(ReadOnlyAdmin):
         return (
             tool is not None
             and self.has_view_permission(request)
-            and selectors.may_ask_for_run(principal=get_principal(request), name=tool.name)
+            and selectors.may_ask_for_run(principal=get_principal(request), tool=tool)
         )
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
@@ -83,7 +115,7 @@ class ToolAdmin(ReadOnlyAdmin):
             return []
         is_disabled = tool.state == Tool.State.DISABLED
         hidden = {"tools_tool_disable", "tools_tool_run"} if is_disabled else {"tools_tool_enable"}
-        if not selectors.may_run_tool(principal=get_principal(request), name=tool.name):
+        if not selectors.may_run_tool(principal=get_principal(request), tool=tool):
             hidden.add("tools_tool_run")
         return [each for each in super().get_actions_detail(request, object_id) if each.action_name not in hidden]
 
@@ -152,6 +184,33 @@ class ToolAdmin(ReadOnlyAdmin):
             self.message_user(request, f"{tool} is enabled.", messages.SUCCESS)
         else:
             self.message_user(request, f"{tool} was enabled already.", messages.WARNING)
+        return lead_to(self, object_id)
+
+    @action(
+        description="Labels and level",
+        icon="label",
+        permissions=["switch"],
+        dialog={
+            "title": "Labels and demanded level",
+            "description": "They count from the next call on.",
+            "form_class": MarkingForm,
+            "form_submit_text": "Save",
+        },
+    )
+    def mark(self, request: HttpRequest, form: MarkingForm, object_id: str) -> HttpResponse:
+        tool = get_row(self, request, object_id)
+        labels, level = form.cleaned_data["labels"], form.cleaned_data["minimum_level"]
+        if services.mark_tool(
+            tool=tool,
+            labels=labels,
+            minimum_level=level,
+            principal=get_principal(request),
+            trace_id=make_trace_id(),
+        ):
+            self.log_change(request, tool, f"Labels: {', '.join(labels) or 'none'}; level: {level or 'its own'}.")
+            self.message_user(request, f"{tool} is marked so.", messages.SUCCESS)
+        else:
+            self.message_user(request, f"{tool} was marked so already.", messages.WARNING)
         return lead_to(self, object_id)
 
     @display(description="state", label=TOOL_COLOURS)

@@ -20,6 +20,8 @@ _SUMMARY: Final[dict[str, Any]] = {
     "capabilities": ["text.analysis"],
     "idempotent": True,
     "state": "enabled",
+    "labels": ["production"],
+    "security_level": None,
 }
 
 LIST_TOOLS: Final = Example(query={"capability": "text.analysis"}, answer={"tools": [_SUMMARY], "next_cursor": None})

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import rfc8785
 
+from protocol.domain.messages import SecurityLevel
 from tools.domain.schemas import JsonSchema, Violation, check_schema, get_violation_details
 from tools.errors import RegistrationInvalid
 
@@ -52,6 +53,8 @@ class ToolSpecification:
     """Running it again with the same input does no harm; what may be retried by itself."""
     timeout_seconds: float | None
     """``None``: the server's setting."""
+    minimum_level: SecurityLevel | None = None
+    """Below which no connection may run it; ``None``: it demands none."""
     adapter: str
     """Which adapter runs it, as ``tools.adapters.get_adapter`` knows it."""
     entry_point: str
@@ -89,6 +92,8 @@ class ToolSpecification:
             "entry_point": self.entry_point,
         }
         # Said only where it is so: what was registered before it could be said has the same hash.
+        if self.minimum_level is not None:
+            definition["minimum_level"] = self.minimum_level.value
         return {**definition, "needs_port": True} if self.needs_port else definition
 
     @cached_property

@@ -9,8 +9,8 @@ from protocol import ports
 from protocol.ports import Principal, Resource
 from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.domain.supervision import CancelMode
-from tools.models import Execution
-from tools.selectors.catalog import EXECUTE_TOOLS, VIEW_TOOLS, get_wire_state, may_view_tool
+from tools.models import Execution, Tool
+from tools.selectors.catalog import EXECUTE_TOOLS, get_wire_state, make_tool_resource, may_view_tool
 from tools.selectors.executions import VIEW_EXECUTIONS, may_act
 
 CANCEL_EXECUTIONS = "executions.cancel"
@@ -29,8 +29,18 @@ def list_execution_actions(*, principal: Principal, execution_id: uuid.UUID) -> 
     A wish to cancel that stands already is not offered again, nor a second run of what cannot be run now.
     """
     execution = (
-        Execution.objects.select_related("tool", "version")
-        .only("state", "cancel_mode", "requested_by_id", "tool__name", "tool__state", "version__state")
+        Execution.objects.select_related("tool__current_version", "version")
+        .only(
+            "state",
+            "cancel_mode",
+            "requested_by_id",
+            "tool__name",
+            "tool__state",
+            "tool__labels",
+            "tool__minimum_level",
+            "tool__current_version__minimum_level",
+            "version__state",
+        )
         .filter(id=execution_id)
         .first()
     )
@@ -49,25 +59,37 @@ def list_execution_actions(*, principal: Principal, execution_id: uuid.UUID) -> 
             return frozenset({ExecutionAction.CANCEL, ExecutionAction.KILL})
 
 
-def may_run_tool(*, principal: Principal, name: str) -> bool:
+def may_run_tool(*, principal: Principal, tool: Tool) -> bool:
     """Whether the principal may know of the tool and run it; whether it can be run now is another matter."""
-    tool = Resource(kind="tool", name=name)
-    return all(
-        ports.get_authorizer().is_allowed(principal=principal, action=action, resource=tool)
-        for action in (VIEW_TOOLS, EXECUTE_TOOLS)
+    return may_view_tool(principal=principal, tool=tool) and ports.get_authorizer().is_allowed(
+        principal=principal, action=EXECUTE_TOOLS, resource=_get_run_resource(tool)
     )
 
 
-def may_ask_for_run(*, principal: Principal, name: str) -> bool:
+def may_ask_for_run(*, principal: Principal, tool: Tool) -> bool:
     """Whether asking for a run gets further than ``security.access_denied``.
 
-    Of a tool that the principal may not know of it does: it is ``tool.not_found`` then, as what is not there.
+    Of a tool that the principal may not know of it does: it is ``tool.not_found`` then, as what is not there. And of
+    one that demands a higher level: then it is told which.
     """
     authorizer = ports.get_authorizer()
-    is_known = may_view_tool(principal=principal, name=name)
-    return authorizer.may_ever(principal=principal, action=EXECUTE_TOOLS) and (
-        not is_known
-        or authorizer.is_allowed(principal=principal, action=EXECUTE_TOOLS, resource=Resource(kind="tool", name=name))
+    if not authorizer.may_ever(principal=principal, action=EXECUTE_TOOLS):
+        return False
+    if not may_view_tool(principal=principal, tool=tool):
+        return True
+    resource = _get_run_resource(tool)
+    return (
+        authorizer.is_allowed(principal=principal, action=EXECUTE_TOOLS, resource=resource)
+        or authorizer.find_demanded_level(principal=principal, action=EXECUTE_TOOLS, resource=resource) is not None
+    )
+
+
+def _get_run_resource(tool: Tool) -> Resource:
+    version = tool.current_version
+    return make_tool_resource(
+        name=tool.name,
+        labels=tool.labels,
+        levels=(tool.minimum_level, "" if version is None else version.minimum_level),
     )
 
 
@@ -86,5 +108,5 @@ def _can_run_again(principal: Principal, execution: Execution) -> bool:
             may_act(principal=principal, action=action, execution=execution)
             for action in (VIEW_EXECUTIONS, RETRY_EXECUTIONS)
         )
-        and may_run_tool(principal=principal, name=execution.tool.name)
+        and may_run_tool(principal=principal, tool=execution.tool)
     )

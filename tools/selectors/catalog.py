@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from django.db.models import Q, QuerySet
 from msgspec import Struct
 
 from protocol import ports
+from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal, Resource
 from tools.errors import ToolNotFound
 from tools.models import Tool, ToolVersion
@@ -29,6 +30,10 @@ class ToolSummary(Struct, frozen=True, kw_only=True):
     idempotent: bool
     state: str
     """One of ``TOOL_STATES``."""
+    labels: list[str]
+    """What the operator has marked it with."""
+    security_level: str | None
+    """Below which no connection may run it."""
 
 
 class ToolPage(Struct, frozen=True, kw_only=True):
@@ -54,6 +59,10 @@ class ToolDescription(Struct, frozen=True, kw_only=True):
     timeout_ms: int | None
     state: str
     state_reason: str
+    labels: list[str]
+    """What the operator has marked it with."""
+    security_level: str | None
+    """Below which no connection may run it."""
     definition_hash: str
     versions: list[VersionSummary]
 
@@ -63,19 +72,23 @@ def _get_tool_version(*, principal: Principal, name: str, version: str | None) -
 
     Raises:
         ToolNotFound: there is none, or the principal may not see it.
+        SecurityLevelTooLow: the principal might see it at a higher level.
     """
-    found: ToolVersion | None
-    if not may_view_tool(principal=principal, name=name):
-        found = None
-    elif version is None:
-        tool = Tool.objects.select_related("current_version").filter(name=name).first()
-        found = None if tool is None else tool.current_version
-        if tool is not None and found is not None:
-            found.tool = tool
-    else:
-        found = ToolVersion.objects.select_related("tool").filter(tool__name=name, version=version).first()
-    if found is None:
-        raise ToolNotFound(details={"tool": name[:100]})
+    not_found = ToolNotFound(details={"tool": name[:100]})
+    tool = Tool.objects.select_related("current_version").filter(name=name).first()
+    # Asked of a tool that there is not, too: nobody is told by which of both it is not there.
+    ports.require_allowed(
+        principal=principal,
+        action=VIEW_TOOLS,
+        resource=make_tool_resource(name=name, labels=[] if tool is None else tool.labels),
+        otherwise=not_found,
+    )
+    found = None
+    if tool is not None:
+        found = tool.current_version if version is None else tool.versions.filter(version=version).first()
+    if tool is None or found is None:
+        raise not_found
+    found.tool = tool
     return found
 
 
@@ -98,6 +111,8 @@ def describe_tool(*, principal: Principal, name: str, version: str | None) -> To
         timeout_ms=None if timeout is None else int(timeout * 1000),
         state=get_wire_state(found),
         state_reason=found.tool.disabled_reason or found.state_reason,
+        labels=found.tool.labels,
+        security_level=get_demanded_level(found.tool.minimum_level, found.minimum_level),
         definition_hash=found.definition_hash,
         versions=[
             VersionSummary(
@@ -122,7 +137,7 @@ def list_tools(
     for version in _iterate_current(query=query, after=cursor or ""):
         name = version.tool.name
         wire_state = get_wire_state(version)
-        if not may_view_tool(principal=principal, name=name) or (state is not None and state != wire_state):
+        if not may_view_tool(principal=principal, tool=version.tool) or (state is not None and state != wire_state):
             continue
         if capability is not None and capability not in version.capabilities:
             continue
@@ -136,6 +151,8 @@ def list_tools(
                 capabilities=version.capabilities,
                 idempotent=version.is_idempotent,
                 state=wire_state,
+                labels=version.tool.labels,
+                security_level=get_demanded_level(version.tool.minimum_level, version.minimum_level),
             )
         )
     return ToolPage(tools=page, next_cursor=None)
@@ -148,11 +165,38 @@ def get_wire_state(version: ToolVersion) -> str:
     return "enabled" if version.state == ToolVersion.State.AVAILABLE else version.state
 
 
-def may_view_tool(*, principal: Principal, name: str) -> bool:
+def may_view_tool(*, principal: Principal, tool: Tool) -> bool:
     """Whether the principal may know of the tool."""
     return ports.get_authorizer().is_allowed(
-        principal=principal, action=VIEW_TOOLS, resource=Resource(kind="tool", name=name)
+        principal=principal, action=VIEW_TOOLS, resource=make_tool_resource(name=tool.name, labels=tool.labels)
     )
+
+
+def make_tool_resource(*, name: str, labels: Sequence[str], levels: Sequence[str] = ()) -> Resource:
+    """The tool as policy knows it; ``levels`` are those that are demanded for the action, empty for none."""
+    level = get_demanded_level(*levels)
+    return Resource(
+        kind="tool",
+        name=name,
+        labels=frozenset(labels),
+        minimum_level=SecurityLevel.LOW if level is None else SecurityLevel(level),
+    )
+
+
+def find_tool_resource(name: str, action: str) -> Resource | None:
+    """The tool as policy meets it when this action is asked for; ``None``: there is none."""
+    tool = Tool.objects.select_related("current_version").filter(name=name).first()
+    if tool is None:
+        return None
+    is_run = action == EXECUTE_TOOLS
+    levels = (tool.minimum_level, tool.current_version.minimum_level if tool.current_version else "")
+    return make_tool_resource(name=name, labels=tool.labels, levels=levels if is_run else ())
+
+
+def get_demanded_level(*levels: str) -> str | None:
+    """The highest of the levels; ``None`` where all are empty."""
+    demanded = [SecurityLevel(level) for level in levels if level]
+    return max(demanded, key=lambda level: level.rank).value if demanded else None
 
 
 def _iterate_current(*, query: str | None, after: str) -> Iterator[ToolVersion]:

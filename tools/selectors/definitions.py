@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import uuid
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
-from protocol import statements
-from protocol.ports import Principal
+from protocol import ports, statements
+from protocol.ports import Principal, Resource
 from tools.errors import ToolNotFound
 from tools.models import Tool, ToolVersion
-from tools.selectors.catalog import may_view_tool
+from tools.selectors.catalog import VIEW_TOOLS, make_tool_resource
 
 MAX_KEPT = 1_024
 """Definitions that a process keeps."""
+_TOOL_NAMES: Final = ("id", "state", "disabled_reason", "current_version_id", "labels", "minimum_level")
 
 
 class Definition(Struct, frozen=True, kw_only=True):
@@ -33,6 +34,8 @@ class Definition(Struct, frozen=True, kw_only=True):
     output_schema: dict[str, Any]
     is_idempotent: bool
     timeout_seconds: float | None
+    minimum_level: str
+    """That its author demands; empty: none."""
     adapter: str
     entry_point: str
     needs_port: bool
@@ -46,6 +49,8 @@ class Callee(Struct, frozen=True, kw_only=True):
     disabled_reason: str
     version_state: str
     """One of ``ToolVersion.State``."""
+    resource: Resource
+    """The tool as policy meets it when it is to be run."""
 
 
 def find_callee(*, principal: Principal, name: str, version: str | None) -> Callee:
@@ -53,22 +58,29 @@ def find_callee(*, principal: Principal, name: str, version: str | None) -> Call
 
     Raises:
         ToolNotFound: there is none, or the principal may not see it.
+        SecurityLevelTooLow: the principal might see it at a higher level.
     """
-    tools = (
-        statements.select(Tool, where={"name": name}, names=("id", "state", "disabled_reason", "current_version_id"))
-        if may_view_tool(principal=principal, name=name)
-        else []
+    not_found = ToolNotFound(details={"tool": name[:100]})
+    tools = statements.select(Tool, where={"name": name}, names=_TOOL_NAMES)
+    # Asked of a tool that there is not, too: nobody is told by which of both it is not there.
+    ports.require_allowed(
+        principal=principal,
+        action=VIEW_TOOLS,
+        resource=make_tool_resource(name=name, labels=tools[0][4] if tools else ()),
+        otherwise=not_found,
     )
-    for tool_id, state, disabled_reason, current_version_id in tools:
+    for tool_id, state, disabled_reason, current_version_id, labels, minimum_level in tools:
         wanted = {"id": current_version_id} if version is None else {"tool_id": tool_id, "version": version}
         for version_id, version_state in statements.select(ToolVersion, where=wanted, names=("id", "state")):
+            definition = get_definition(version_id)
             return Callee(
-                definition=get_definition(version_id),
+                definition=definition,
                 is_disabled=state == Tool.State.DISABLED,
                 disabled_reason=disabled_reason,
                 version_state=version_state,
+                resource=make_tool_resource(name=name, labels=labels, levels=(minimum_level, definition.minimum_level)),
             )
-    raise ToolNotFound(details={"tool": name[:100]})
+    raise not_found
 
 
 @lru_cache(maxsize=MAX_KEPT)
@@ -85,6 +97,7 @@ def get_definition(version_id: uuid.UUID) -> Definition:
         output_schema=version.output_schema,
         is_idempotent=version.is_idempotent,
         timeout_seconds=version.timeout_seconds,
+        minimum_level=version.minimum_level,
         adapter=version.adapter,
         entry_point=version.entry_point,
         needs_port=version.needs_port,

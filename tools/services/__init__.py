@@ -8,6 +8,7 @@ from tools.services.answers import get_answer
 from tools.services.calling import call_tool
 from tools.services.cancellation import cancel_execution
 from tools.services.expiry import expire_execution, expire_overdue_executions, stop_waiting
+from tools.services.marking import MAX_LABELS, mark_tool
 from tools.services.pipeline import run_execution
 from tools.services.recovery import recover_lost_executions, remove_orphaned_scratch
 from tools.services.registration import Synchronised, synchronise_tools
@@ -26,6 +27,7 @@ from tools.services.supervision import (
 from tools.services.switching import disable_tool, enable_tool
 
 __all__ = [
+    "MAX_LABELS",
     "RENEWALS_PER_LEASE",
     "Accepted",
     "ExecutionRequest",
@@ -45,6 +47,7 @@ __all__ = [
     "get_execution_id",
     "get_lease_seconds",
     "load_tools",
+    "mark_tool",
     "purge_executions",
     "recover_lost_executions",
     "recover_unheld_executions",

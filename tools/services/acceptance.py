@@ -88,6 +88,7 @@ def accept_execution(
     Raises:
         ToolNotFound: there is no such tool or version, or the principal may not see it.
         AccessDenied: the principal may see it but not run it.
+        SecurityLevelTooLow: the principal's connection has a lower level than is demanded.
         ToolUnavailable: it is disabled, or its code is not there.
         ToolQuarantined: its definition changed without a new version.
         InvalidInput: the input does not satisfy the version's schema; ``details.path``.
@@ -219,10 +220,12 @@ def join_execution(*, earlier: Execution, again: Execution) -> Joined:
 def check_runnable(*, principal: Principal, callee: Callee) -> None:
     """Refuse what may not, or cannot, be run now. Raises as ``accept_execution`` does."""
     tool = callee.definition.tool
-    if not ports.get_authorizer().is_allowed(
-        principal=principal, action=selectors.EXECUTE_TOOLS, resource=Resource(kind="tool", name=tool)
-    ):
-        raise AccessDenied(details={"action": selectors.EXECUTE_TOOLS, "tool": tool})
+    ports.require_allowed(
+        principal=principal,
+        action=selectors.EXECUTE_TOOLS,
+        resource=callee.resource,
+        otherwise=AccessDenied(details={"action": selectors.EXECUTE_TOOLS, "tool": tool}),
+    )
     details = {"tool": tool, "version": callee.definition.version}
     if callee.is_disabled:
         reason = f": {callee.disabled_reason}" if callee.disabled_reason else ""

@@ -63,6 +63,7 @@ def register_version(*, tool: Tool, specification: ToolSpecification, result: Sy
             "capabilities": list(specification.capabilities),
             "is_idempotent": specification.is_idempotent,
             "timeout_seconds": specification.timeout_seconds,
+            "minimum_level": specification.minimum_level or "",
             "adapter": specification.adapter,
             "entry_point": specification.entry_point,
             "needs_port": specification.needs_port,

@@ -41,6 +41,14 @@ class Command(AccountCommand):
             help="Narrow the key to actions, e.g. tools.view or 'tools.*'; may be given several times.",
         )
         parser.add_argument(
+            "--network",
+            action="append",
+            default=[],
+            dest="networks",
+            metavar="NETWORK",
+            help="Take the key from this address or network only; may be given several times.",
+        )
+        parser.add_argument(
             "--expires-in-days",
             type=parse_days,
             dest="lifetime",
@@ -54,6 +62,7 @@ class Command(AccountCommand):
             account=account,
             name=options["name"],
             scopes=options["scopes"],
+            networks=options["networks"],
             expires_at=timezone.now() + lifetime if lifetime else None,
         )
         self.print_secret(

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Permission
-from django.db import connection
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
@@ -23,6 +21,7 @@ from django_celery_beat.models import CrontabSchedule, IntervalSchedule, Periodi
 from protocol.models import Session
 from security.models import Account
 from tests.factories import create_person, create_service
+from tests.queries import capture_queries
 from tests.runs import accept_run
 from tools import services
 from tools.models import Execution, Tool
@@ -120,7 +119,7 @@ def test_the_first_page_says_what_goes_on(console: Client) -> None:
 
 def test_the_first_page_asks_the_same_of_the_database_however_much_goes_on(console: Client) -> None:
     def count_queries() -> int:
-        with CaptureQueriesContext(connection) as queries:
+        with capture_queries() as queries:
             get_overview(console)
         assert not [query for query in queries if "input_json" in query["sql"]]
         return len(queries)

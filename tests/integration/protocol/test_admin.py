@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
-from django.db import connection
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -23,6 +21,7 @@ from protocol.sessions import LOST_AFTER, end_session, open_session
 from security.models import Account
 from security.selectors import get_account_principal
 from tests.factories import create_person, create_service
+from tests.queries import capture_queries
 
 pytestmark = pytest.mark.django_db
 
@@ -140,7 +139,7 @@ def test_what_clients_call_themselves_never_becomes_markup(console: Client, agen
 @pytest.mark.parametrize("name", ["session_changelist", "outboxmessage_changelist"])
 def test_lists_ask_the_same_of_the_database_however_long_they_are(console: Client, name: str) -> None:
     def count_queries() -> int:
-        with CaptureQueriesContext(connection) as queries:
+        with capture_queries() as queries:
             get_page(console, name)
         assert not [query for query in queries if '"payload"' in query["sql"]]
         return len(queries)

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from protocol import consumers, middleware, outbox, ports, registry
 from protocol.database_threads import get_database_threads
-from protocol.domain.messages import Authentication, ResponsePayload
+from protocol.domain.messages import Authentication, ResponsePayload, SecurityLevel
 from protocol.errors import AuthenticationFailed
 from protocol.hub import CHANNEL_SECONDS, Hub, get_hub
 from protocol.models import OutboxMessage, Session
@@ -276,10 +276,18 @@ class SlowAuthenticator:
         self.may_answer = threading.Event()
         self._real = real
 
-    def authenticate(self, *, credentials: Authentication, remote_address: str | None) -> Principal:
+    def authenticate(
+        self,
+        *,
+        credentials: Authentication,
+        remote_address: str | None,
+        security_level: SecurityLevel = SecurityLevel.STANDARD,
+    ) -> Principal:
         self.is_asked.set()
         assert self.may_answer.wait(10)
-        return self._real.authenticate(credentials=credentials, remote_address=remote_address)
+        return self._real.authenticate(
+            credentials=credentials, remote_address=remote_address, security_level=security_level
+        )
 
     def get_mark(self) -> int:
         return self._real.get_mark()

@@ -338,7 +338,7 @@ def test_a_built_in_role_is_only_looked_at(console: Client) -> None:
         {"action": "delete_selected", "_selected_action": [role.pk], "post": "yes"},
     )
     role.refresh_from_db()
-    assert (role.name, role.grants.count()) == ("agent", 6)
+    assert (role.name, role.grants.count()) == ("agent", 8)
 
 
 def test_staff_who_are_no_superusers_make_nobody_mightier(client: Client, operator: Account) -> None:

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.db import connection
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from protocol.ports import Resource
@@ -17,6 +15,7 @@ from security.models import Account, AuditEvent
 from security.selectors import get_account_principal
 from security.services.audit import record_event
 from tests.factories import create_person, create_service
+from tests.queries import capture_queries
 
 pytestmark = pytest.mark.django_db
 
@@ -161,7 +160,7 @@ def test_nothing_that_is_recorded_becomes_markup(console: Client) -> None:
 
 def test_the_list_asks_the_same_of_the_database_however_long_it_is(console: Client) -> None:
     def count_queries() -> int:
-        with CaptureQueriesContext(connection) as queries:
+        with capture_queries() as queries:
             get_text(console, LIST)
         return len(queries)
 

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import pytest
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries
 
 from protocol.domain.messages import ApiKeyCredentials, SecurityLevel
 from protocol.errors import AuthenticationFailed, Misconfigured
@@ -18,6 +17,7 @@ from security.domain.authorization import AccountPrincipal
 from security.models import Account, ApiKey, Grant
 from security.selectors import get_account_principal
 from tests.factories import allow, create_person, create_role, create_service, deny, issue_key
+from tests.queries import capture_queries
 
 pytestmark = pytest.mark.django_db
 
@@ -75,25 +75,24 @@ REFUSED = [make_unknown, make_altered, make_revoked, make_expired, make_inactive
 @pytest.mark.parametrize("make", REFUSED)
 def test_every_refusal_is_the_same_to_the_peer(
     make: Callable[[], str],
-    django_assert_num_queries: DjangoAssertNumQueries,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     key = make()
     caplog.set_level(logging.DEBUG)
-    with django_assert_num_queries(2), pytest.raises(AuthenticationFailed) as caught:
+    with capture_queries() as queries, pytest.raises(AuthenticationFailed) as caught:
         authenticate(key)
+    assert len(queries) == 2
     assert caught.value.message == AuthenticationFailed.get_default_message()
     assert not caught.value.details
     assert not key.strip() or key.strip() not in caplog.text
 
 
-def test_a_key_that_was_used_before_costs_the_same_two_queries(
-    django_assert_num_queries: DjangoAssertNumQueries,
-) -> None:
+def test_a_key_that_was_used_before_costs_the_same_two_queries() -> None:
     secret = issue_key().secret
     authenticate(secret)
-    with django_assert_num_queries(2):
+    with capture_queries() as queries:
         authenticate(secret)
+    assert len(queries) == 2
 
 
 def test_the_principal_is_the_account_with_its_roles_and_the_key() -> None:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from protocol import ports, revocations, sessions
 from protocol.database_threads import get_database_threads
 from protocol.domain.expiry import ExpiryTimes
-from protocol.domain.messages import Authentication
+from protocol.domain.messages import Authentication, SecurityLevel
 from protocol.hub import get_hub
 from protocol.models import Session
 from protocol.ports import Principal
@@ -61,8 +61,16 @@ class CountingAuthenticator:
         self.real = real
         self.calls: list[str] = []
 
-    def authenticate(self, *, credentials: Authentication, remote_address: str | None) -> Principal:
-        return self.real.authenticate(credentials=credentials, remote_address=remote_address)
+    def authenticate(
+        self,
+        *,
+        credentials: Authentication,
+        remote_address: str | None,
+        security_level: SecurityLevel = SecurityLevel.STANDARD,
+    ) -> Principal:
+        return self.real.authenticate(
+            credentials=credentials, remote_address=remote_address, security_level=security_level
+        )
 
     def get_mark(self) -> int:
         self.calls.append("get_mark")

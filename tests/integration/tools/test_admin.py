@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
-from django.db import connection
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -24,6 +22,7 @@ from protocol.models import Session
 from security.models import Account
 from security.selectors import get_account_principal
 from tests.factories import create_person, create_service
+from tests.queries import capture_queries
 from tests.runs import accept_run
 from tools import services
 from tools.errors import ToolUnavailable
@@ -213,7 +212,7 @@ def test_nothing_that_agents_send_becomes_markup(console: Client, agent: Account
 
 def test_the_list_of_runs_asks_the_same_of_the_database_however_long_it_is(console: Client, agent: Account) -> None:
     def count_queries() -> int:
-        with CaptureQueriesContext(connection) as queries:
+        with capture_queries() as queries:
             get_page(console, "execution_changelist")
         assert not [query for query in queries if "input_json" in query["sql"] or "input_schema" in query["sql"]]
         return len(queries)
@@ -229,7 +228,7 @@ def test_the_list_of_runs_asks_the_same_of_the_database_however_long_it_is(conso
 
 def test_the_list_of_tools_asks_the_same_of_the_database_however_long_it_is(console: Client, agent: Account) -> None:
     def count_queries() -> int:
-        with CaptureQueriesContext(connection) as queries:
+        with capture_queries() as queries:
             get_page(console, "tool_changelist")
         return len(queries)
 
@@ -248,7 +247,7 @@ def test_a_long_list_is_counted_no_further_than_it_is_paged(console: Client) -> 
     WorkerLease.objects.bulk_create(
         WorkerLease(name=f"worker-{number:05}", host="h", pid=1, expires_at=now) for number in range(MAX_LISTED + 5)
     )
-    with CaptureQueriesContext(connection) as queries:
+    with capture_queries() as queries:
         response = get_page(console, "workerlease_changelist", p="200")
     changelist = response.context["cl"]
     assert (changelist.result_count, len(changelist.result_list)) == (MAX_LISTED, 50)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.domain.messages import SecurityLevel
 from protocol.ports import Resource
+from security.domain.addresses import parse_address
+from security.domain.conditions import Circumstances, Holding, parse_conditions
 from security.domain.policy import (
     MAX_PATTERN_LENGTH,
+    Decision,
     Effect,
     GrantRule,
     PatternInvalid,
@@ -21,41 +28,100 @@ from security.domain.policy import (
     may_ever,
     parse_action_pattern,
     parse_resource_pattern,
+    reaches_others,
 )
 from tests.factories import allow, deny
 
 ME = uuid.UUID(int=1)
 OTHER = uuid.UUID(int=2)
 FILES_READ = Resource(kind="tool", name="files.read")
+HERE = Circumstances(
+    address=ipaddress.ip_address("192.0.2.7"),
+    security_level=SecurityLevel.STANDARD,
+    at=datetime(2026, 11, 26, 12, 0, tzinfo=UTC),
+)
 
 # Few letters, so that patterns and names meet often.
 NAMES = st.from_regex(r"[ab.]{1,6}", fullmatch=True)
 ACTIONS = st.sampled_from(["tools.view", "tools.execute", "tools", "toolsXview", "executions.view", "a"])
 ACTION_PATTERNS = st.sampled_from(["*", "tools.*", "tools.view", "*.view", "t*s.*e*", "executions.view", "*a*"])
 RESOURCES = st.builds(
-    lambda kind, name, owner_id: Resource(kind=kind, name=name, owner_id=owner_id),
+    lambda kind, name, owner_id, labels, level: Resource(
+        kind=kind, name=name, owner_id=owner_id, labels=labels, minimum_level=level
+    ),
     st.sampled_from(["tool", "execution", "tools"]),
     NAMES,
     st.sampled_from([None, ME, OTHER]),
+    st.frozensets(st.sampled_from(["production", "slow"])),
+    st.sampled_from([SecurityLevel.LOW, SecurityLevel.LOW, SecurityLevel.CRITICAL]),
 )
 RESOURCE_PATTERNS = st.builds(
     lambda kind, name, suffix: f"{kind}:{name}{suffix}",
     st.sampled_from(["*", "tool", "execution", "t*", "*tool*"]),
     st.from_regex(r"[ab.*]{1,5}", fullmatch=True),
-    st.sampled_from(["", "@own"]),
+    st.sampled_from(["", "", "@own", "@label=production", "@label=slow@own"]),
 )
+CONDITIONS = st.sampled_from(
+    [
+        {},
+        {},
+        {"networks": ["10.0.0.0/8"]},
+        {"networks": ["192.0.2.0/24"]},
+        {"minimum_level": "high"},
+        {"hours": {"from": "08:00", "to": "12:00"}},
+        {"hours": {"from": "08:00", "to": "18:00"}, "minimum_level": "standard"},
+        {"phase_of_the_moon": "full"},
+        {"networks": "everywhere"},
+    ]
+).map(parse_conditions)
+LEVELS = st.sampled_from(SecurityLevel)
 RULES = st.builds(
-    lambda effect, action, resource: GrantRule(effect=effect, action_pattern=action, resource_pattern=resource),
+    lambda effect, action, resource, conditions, level: GrantRule(
+        effect=effect, action_pattern=action, resource_pattern=resource, conditions=conditions, minimum_level=level
+    ),
     st.sampled_from(Effect),
     ACTION_PATTERNS,
     RESOURCE_PATTERNS,
+    CONDITIONS,
+    st.sampled_from([SecurityLevel.LOW, SecurityLevel.LOW, SecurityLevel.HIGH]),
+)
+CIRCUMSTANCES = st.builds(
+    lambda address, level, minutes: Circumstances(
+        address=address, security_level=level, at=HERE.at + timedelta(minutes=minutes)
+    ),
+    st.sampled_from([None, ipaddress.ip_address("10.1.2.3"), ipaddress.ip_address("192.0.2.7")]),
+    LEVELS,
+    st.integers(-1440, 1440),
 )
 RULE_LISTS = st.lists(RULES, max_size=6)
 SCOPES = st.lists(ACTION_PATTERNS, max_size=3).map(tuple)
 
 
-def is_allowed(grants: list[GrantRule], action: str, resource: Resource, scopes: tuple[str, ...] = ()) -> bool:
-    return decide(grants=grants, principal_id=ME, action=action, resource=resource, scopes=scopes).is_allowed
+def ask(
+    grants: list[GrantRule],
+    action: str,
+    resource: Resource,
+    scopes: tuple[str, ...] = (),
+    circumstances: Circumstances = HERE,
+) -> Decision:
+    return decide(
+        grants=grants,
+        principal_id=ME,
+        action=action,
+        resource=resource,
+        scopes=scopes,
+        circumstances=circumstances,
+    )
+
+
+def is_allowed(
+    grants: list[GrantRule],
+    action: str,
+    resource: Resource,
+    scopes: tuple[str, ...] = (),
+    circumstances: Circumstances = HERE,
+) -> bool:
+    return ask(grants, action, resource, scopes, circumstances).is_allowed
 
 
 @pytest.mark.parametrize(
@@ -84,7 +150,8 @@ def test_a_resource_pattern_is_taken(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "*", "tool", "tool:", ":x", "tool:x@", "tool:x@other", "tool:@own", "tool:x@own@own", "tool:x y", "Tool:x",
+    ["tool:x@label=", "tool:x@label=A", "tool:x@label=a*", "tool:x@label=a@label=a", "tool:x@Own", "tool:x@own@",
+     "", "*", "tool", "tool:", ":x", "tool:x@", "tool:x@other", "tool:@own", "tool:x@own@own", "tool:x y", "Tool:x",
      "tool:x\n", "tool:" + "x" * MAX_PATTERN_LENGTH],
 )  # fmt: skip
 def test_what_is_no_resource_pattern_is_refused(text: str) -> None:
@@ -135,6 +202,13 @@ def test_action_patterns_are_anchored(pattern: str, action: str, is_match: bool)
         ("execution:*@own", Resource(kind="execution", name="1", owner_id=OTHER), False),
         ("execution:*@own", Resource(kind="execution", name="1"), False),
         ("execution:*", Resource(kind="execution", name="1", owner_id=OTHER), True),
+        ("tool:*@label=production", Resource(kind="tool", name="x", labels=frozenset({"production"})), True),
+        ("tool:*@label=production", Resource(kind="tool", name="x", labels=frozenset({"production2"})), False),
+        ("tool:*@label=production", Resource(kind="tool", name="production"), False),
+        ("tool:*@label=a@label=b", Resource(kind="tool", name="x", labels=frozenset({"a"})), False),
+        ("tool:*@label=a@label=b", Resource(kind="tool", name="x", labels=frozenset({"a", "b", "c"})), True),
+        ("tool:*@own@label=a", Resource(kind="tool", name="x", labels=frozenset({"a"}), owner_id=OTHER), False),
+        ("tool:*@label=a@own", Resource(kind="tool", name="x", labels=frozenset({"a"}), owner_id=ME), True),
     ],
 )
 def test_resource_patterns(pattern: str, resource: Resource, is_match: bool) -> None:
@@ -156,7 +230,7 @@ def test_resource_patterns(pattern: str, resource: Resource, is_match: bool) -> 
     ],
 )
 def test_decisions(grants: list[GrantRule], scopes: tuple[str, ...], reason: Reason) -> None:
-    decision = decide(grants=grants, principal_id=ME, action="tools.execute", resource=FILES_READ, scopes=scopes)
+    decision = ask(grants, "tools.execute", FILES_READ, scopes)
     assert (decision.reason, decision.is_allowed) == (reason, reason is Reason.GRANTED)
     assert (decision.rule is None) == (reason is Reason.NOT_GRANTED)
 
@@ -169,56 +243,112 @@ def test_a_pattern_means_what_its_anchored_regular_expression_means(pattern: str
     )
 
 
-@given(RULE_LISTS, ACTIONS, RESOURCES, SCOPES, st.randoms(use_true_random=False))
+@given(RULE_LISTS, ACTIONS, RESOURCES, SCOPES, CIRCUMSTANCES, st.randoms(use_true_random=False))
 def test_the_order_of_grants_has_no_say(
-    grants: list[GrantRule], action: str, resource: Resource, scopes: tuple[str, ...], random: object
+    grants: list[GrantRule],
+    action: str,
+    resource: Resource,
+    scopes: tuple[str, ...],
+    circumstances: Circumstances,
+    random: object,
 ) -> None:
     shuffled = list(grants)
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # Hypothesis types it as any Random
-    first = decide(grants=grants, principal_id=ME, action=action, resource=resource, scopes=scopes)
-    second = decide(grants=shuffled, principal_id=ME, action=action, resource=resource, scopes=scopes)
-    assert (first.is_allowed, first.reason) == (second.is_allowed, second.reason)
+    first = ask(grants, action, resource, scopes, circumstances)
+    second = ask(shuffled, action, resource, scopes, circumstances)
+    assert (first.is_allowed, first.reason, first.demanded_level) == (
+        second.is_allowed,
+        second.reason,
+        second.demanded_level,
+    )
 
 
-@given(RULE_LISTS, RULES, ACTIONS, RESOURCES, SCOPES)
+@given(RULE_LISTS, RULES, ACTIONS, RESOURCES, SCOPES, CIRCUMSTANCES)
 def test_adding_a_deny_never_widens(
-    grants: list[GrantRule], rule: GrantRule, action: str, resource: Resource, scopes: tuple[str, ...]
+    grants: list[GrantRule],
+    rule: GrantRule,
+    action: str,
+    resource: Resource,
+    scopes: tuple[str, ...],
+    circumstances: Circumstances,
 ) -> None:
-    denying = deny(rule.action_pattern, rule.resource_pattern)
-    if is_allowed([*grants, denying], action, resource, scopes):
-        assert is_allowed(grants, action, resource, scopes)
+    denying = replace(rule, effect=Effect.DENY)
+    if is_allowed([*grants, denying], action, resource, scopes, circumstances):
+        assert is_allowed(grants, action, resource, scopes, circumstances)
 
 
-@given(RULE_LISTS, RULES, ACTIONS, RESOURCES)
+@given(RULE_LISTS, RULES, ACTIONS, RESOURCES, CIRCUMSTANCES)
 def test_adding_an_allow_never_narrows(
-    grants: list[GrantRule], rule: GrantRule, action: str, resource: Resource
+    grants: list[GrantRule], rule: GrantRule, action: str, resource: Resource, circumstances: Circumstances
 ) -> None:
-    if is_allowed(grants, action, resource):
-        assert is_allowed([*grants, allow(rule.action_pattern, rule.resource_pattern)], action, resource)
+    if is_allowed(grants, action, resource, (), circumstances):
+        assert is_allowed([*grants, replace(rule, effect=Effect.ALLOW)], action, resource, (), circumstances)
 
 
-@given(RULE_LISTS, ACTIONS, RESOURCES, SCOPES)
-def test_scopes_only_narrow(grants: list[GrantRule], action: str, resource: Resource, scopes: tuple[str, ...]) -> None:
-    if is_allowed(grants, action, resource, scopes):
-        assert is_allowed(grants, action, resource)
+@given(RULE_LISTS, ACTIONS, RESOURCES, SCOPES, CIRCUMSTANCES)
+def test_scopes_only_narrow(
+    grants: list[GrantRule], action: str, resource: Resource, scopes: tuple[str, ...], circumstances: Circumstances
+) -> None:
+    if is_allowed(grants, action, resource, scopes, circumstances):
+        assert is_allowed(grants, action, resource, (), circumstances)
+        assert is_allowed(grants, action, resource, (*scopes, "*"), circumstances)
+
+
+@given(RULE_LISTS, ACTIONS, RESOURCES, SCOPES, CIRCUMSTANCES)
+def test_only_the_level_is_lacking_where_a_level_is_demanded(
+    grants: list[GrantRule], action: str, resource: Resource, scopes: tuple[str, ...], circumstances: Circumstances
+) -> None:
+    decision = ask(grants, action, resource, scopes, circumstances)
+    assert (decision.reason is Reason.LEVEL_TOO_LOW) == (decision.demanded_level is not None)
+    if decision.demanded_level is not None:
+        higher = replace(circumstances, security_level=decision.demanded_level)
+        assert not decision.is_allowed
+        assert decision.demanded_level.rank > circumstances.security_level.rank
+        assert is_allowed(grants, action, resource, scopes, higher)
+
+
+@given(RULE_LISTS, ACTIONS, RESOURCES, SCOPES, CIRCUMSTANCES)
+def test_an_allow_with_a_condition_that_is_not_known_to_hold_gives_nothing(
+    grants: list[GrantRule], action: str, resource: Resource, scopes: tuple[str, ...], circumstances: Circumstances
+) -> None:
+    doubtful = [rule for rule in grants if rule.conditions.judge(circumstances) is not Holding.HOLDS]
+    certain = [rule for rule in grants if rule not in doubtful]
+    allows = [rule for rule in doubtful if rule.effect is Effect.ALLOW]
+    assert is_allowed(grants, action, resource, scopes, circumstances) <= is_allowed(
+        certain, action, resource, scopes, circumstances
+    )
+    assert not is_allowed(allows, action, resource, scopes, circumstances)
+
+
+@given(RULE_LISTS, ACTIONS, RESOURCES, CIRCUMSTANCES, st.integers(0, 86_399))
+def test_a_decision_holds_until_it_says(
+    grants: list[GrantRule], action: str, resource: Resource, circumstances: Circumstances, seconds: int
+) -> None:
+    decision = ask(grants, action, resource, (), circumstances)
+    later = circumstances.at + timedelta(seconds=seconds)
+    if decision.ends_at is None or later < decision.ends_at:
+        assert is_allowed(grants, action, resource, (), replace(circumstances, at=later)) == decision.is_allowed
 
 
 @given(RULE_LISTS, ACTIONS, RESOURCES, SCOPES)
 def test_nothing_is_allowed_without_an_allow_that_names_it(
     grants: list[GrantRule], action: str, resource: Resource, scopes: tuple[str, ...]
 ) -> None:
-    decision = decide(grants=grants, principal_id=ME, action=action, resource=resource, scopes=scopes)
+    decision = ask(grants, action, resource, scopes)
     matching = [rule for rule in grants if rule.matches(principal_id=ME, action=action, resource=resource)]
-    effects = {rule.effect for rule in matching}
+    effects = {rule.effect for rule in matching if rule.applies(HERE)}
     assert decision.is_allowed <= (effects == {Effect.ALLOW})
 
 
-@given(RULE_LISTS, ACTIONS, RESOURCES, SCOPES)
+@given(RULE_LISTS, ACTIONS, RESOURCES, SCOPES, CIRCUMSTANCES)
 def test_the_first_gate_never_shuts_out_what_would_be_allowed(
-    grants: list[GrantRule], action: str, resource: Resource, scopes: tuple[str, ...]
+    grants: list[GrantRule], action: str, resource: Resource, scopes: tuple[str, ...], circumstances: Circumstances
 ) -> None:
-    if is_allowed(grants, action, resource, scopes):
+    decision = ask(grants, action, resource, scopes, circumstances)
+    if decision.is_allowed or decision.demanded_level is not None:
         assert may_ever(grants=grants, action=action, scopes=scopes)
+    if decision.is_allowed and resource.owner_id != ME:
+        assert reaches_others(grants=grants, action=action, kind=resource.kind)
 
 
 @pytest.mark.parametrize(
@@ -235,3 +365,67 @@ def test_the_first_gate_never_shuts_out_what_would_be_allowed(
 )
 def test_the_first_gate(grants: list[GrantRule], scopes: tuple[str, ...], expected: bool) -> None:
     assert may_ever(grants=grants, action="tools.execute", scopes=scopes) is expected
+
+
+HIGH, CRITICAL = SecurityLevel.HIGH, SecurityLevel.CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("grants", "resource_level", "demanded"),
+    [
+        ([allow("*")], HIGH, HIGH),
+        ([replace(allow("*"), minimum_level=CRITICAL)], HIGH, CRITICAL),
+        ([replace(allow("*"), conditions=parse_conditions({"minimum_level": "high"}))], SecurityLevel.LOW, HIGH),
+        ([replace(allow("*"), minimum_level=HIGH), allow("*")], SecurityLevel.LOW, None),
+        ([], HIGH, None),
+        ([allow("*"), deny("*")], HIGH, None),
+        ([replace(allow("*"), minimum_level=HIGH), deny("tools.*")], SecurityLevel.LOW, None),
+        ([allow("*"), replace(deny("*"), conditions=parse_conditions({"minimum_level": "high"}))], HIGH, None),
+    ],
+)
+def test_the_level_is_named_where_it_is_all_that_is_lacking(
+    grants: list[GrantRule], resource_level: SecurityLevel, demanded: SecurityLevel | None
+) -> None:
+    decision = ask(grants, "tools.execute", replace(FILES_READ, minimum_level=resource_level))
+    assert decision.demanded_level is demanded
+
+
+def test_what_a_role_denies_counts_below_the_level_that_it_demands_too() -> None:
+    denying = replace(deny("tools.execute"), minimum_level=CRITICAL)
+    assert not is_allowed([allow("*"), denying], "tools.execute", FILES_READ)
+
+
+@pytest.mark.parametrize("conditions", [{"unheard_of": 1}, {"networks": ["10.0.0.0/33"]}, [], "x", None])
+def test_a_broken_condition_opens_nothing(conditions: object) -> None:
+    broken = parse_conditions(conditions)
+    assert broken.is_broken
+    assert not is_allowed([replace(allow("*"), conditions=broken)], "tools.view", FILES_READ)
+    assert not is_allowed([allow("*"), replace(deny("*"), conditions=broken)], "tools.view", FILES_READ)
+    assert not may_ever(grants=[allow("*"), replace(deny("*"), conditions=broken)], action="tools.view", scopes=())
+
+
+# Three mistakes that others have published
+
+
+def test_a_scope_of_a_group_is_not_always_true() -> None:
+    """One's own resources are those that bear one's id: one without an owner is nobody's, and another's is not mine."""
+    own = [allow("*", "*:*@own")]
+    assert not is_allowed(own, "executions.view", Resource(kind="execution", name="1", owner_id=OTHER))
+    assert not is_allowed(own, "executions.view", Resource(kind="execution", name="1", owner_id=None))
+    labelled = [allow("*", "tool:*@label=production")]
+    assert not is_allowed(labelled, "tools.view", Resource(kind="tool", name="x"))
+    scoped_to_nothing_else = ("tools.view",)
+    assert not is_allowed([allow("*")], "tools.execute", FILES_READ, scoped_to_nothing_else)
+
+
+@pytest.mark.parametrize("name", ["xfiles.read", "files.readx", "files.read\n", "\nfiles.read", "a/files.read"])
+def test_a_pattern_is_anchored_at_both_ends(name: str) -> None:
+    assert not is_allowed([allow("*", "tool:files.read")], "tools.view", Resource(kind="tool", name=name))
+
+
+@pytest.mark.parametrize("address", ["100.1.2.3", "10.00.0.1", "1.0.0.10", "110.0.0.1", "::ffff:100.1.2.3", "a00::1"])
+def test_a_network_is_not_the_beginning_of_a_text(address: str) -> None:
+    inside = [replace(allow("*"), conditions=parse_conditions({"networks": ["10.0.0.0/8"]}))]
+    there = replace(HERE, address=parse_address(address))
+    assert not is_allowed(inside, "tools.view", FILES_READ, (), there)
+    assert is_allowed(inside, "tools.view", FILES_READ, (), replace(HERE, address=parse_address("::ffff:10.9.8.7")))
