@@ -30,8 +30,9 @@ from mcp_site.settings.variables import (
     PREFIX,
     PROJECT_ROOT,
     Variable,
+    decode_path,
     describe_variables,
-    explain_failure,
+    explain,
     name_variable,
     refuse_near_misses,
 )
@@ -353,18 +354,12 @@ def parse_environment(values: Mapping[str, str]) -> Environment:
         if variables[name].type == "list":
             given[name] = [item.strip() for item in text.split(",") if item.strip()]
     try:
-        return msgspec.convert(given, Environment, strict=False, dec_hook=_decode)
+        return msgspec.convert(given, Environment, strict=False, dec_hook=decode_path)
     except msgspec.ValidationError as error:
-        raise BadEnvironment(explain_failure(str(error), given, variables)) from None
+        raise BadEnvironment(explain(str(error), given, variables)) from None
 
 
 def find_unknown_names(values: Mapping[str, str]) -> list[str]:
     """``MCP_*`` names that neither the server nor a client reads."""
     known = {variable.name for variable in list_variables()} | CLIENT_VARIABLES
     return sorted(name for name in values if name.startswith(PREFIX) and name not in known)
-
-
-def _decode(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str):
-        return Path(value).expanduser().absolute()
-    raise NotImplementedError(kind)

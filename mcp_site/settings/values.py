@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Iterable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 from security.domain.master_keys import MasterKeyInvalid, parse_master_keys
 
+POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
+REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 

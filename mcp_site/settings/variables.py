@@ -102,7 +102,7 @@ def _show_bounds(meta: Meta) -> str:
 
 
 def refuse_near_misses(unknown: list[str], *, known: list[str]) -> None:
-    """Raise ``BadEnvironment`` for an unknown name that is nearly a known one: it was meant."""
+    """Refuse a name that is not known and nearly one that is."""
     bare = {name.removeprefix(PREFIX): name for name in known if name.startswith(PREFIX)}
     for name in unknown:
         near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=NEAR_MISS_RATIO)
@@ -110,7 +110,7 @@ def refuse_near_misses(unknown: list[str], *, known: list[str]) -> None:
             raise BadEnvironment(f"{name} is not known; did you mean {bare[near[0]]}?")
 
 
-def explain_failure(message: str, given: Mapping[str, Any], variables: Mapping[str, Variable]) -> str:
+def explain(message: str, given: Mapping[str, Any], variables: Mapping[str, Variable]) -> str:
     """One line that names the variable, from msgspec's message (``Expected `int` >= 0 - at `$.MCP_PORT```)."""
     found = re.search(r" - at `\$\.(\w+)", message)
     if found is None:
@@ -119,3 +119,10 @@ def explain_failure(message: str, given: Mapping[str, Any], variables: Mapping[s
     expected = " ".join(part for part in (variable.type, variable.bounds) if part)
     value = "" if variable.is_secret else f", not {given[variable.name]!r}"
     return f"{variable.name}: expected {expected}{value}"
+
+
+def decode_path(kind: type, value: object) -> object:
+    """What msgspec asks for types that it does not know: an absolute path."""
+    if kind is Path and isinstance(value, str):
+        return Path(value).expanduser().absolute()
+    raise NotImplementedError(kind)

@@ -12,7 +12,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('security', '0012_own_sessions'), ('security', '0011_key_ring'),
+        ('security', '0013_key_ring'),
     ]
 
     operations = [

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('security', '0010_limits'),
+        ('security', '0012_own_sessions'),
     ]
 
     operations = [
