@@ -9,7 +9,16 @@ from security.selectors.access import (
     get_roles_and_grants,
     list_roles_and_grants,
 )
-from security.selectors.accounts import find_account_id, get_account, has_accounts, list_accounts_keyed_by
+from security.selectors.accounts import (
+    count_recovery_codes,
+    find_account_id,
+    get_account,
+    get_authenticator_app,
+    has_accounts,
+    has_authenticator_app,
+    list_accounts_keyed_by,
+    list_passkeys,
+)
 from security.selectors.address_rules import (
     RulesGuard,
     forget_address_rules,
@@ -99,6 +108,7 @@ __all__ = [
     "add_unsealed",
     "check_port",
     "count_account_leases",
+    "count_recovery_codes",
     "describe_credentials",
     "describe_lease",
     "explain_access",
@@ -115,6 +125,7 @@ __all__ = [
     "get_all_sessions_resource",
     "get_api_key",
     "get_chain_position",
+    "get_authenticator_app",
     "get_command_keys",
     "get_first_head_from",
     "get_identity_fingerprint",
@@ -128,6 +139,7 @@ __all__ = [
     "get_session_resource",
     "get_used",
     "has_accounts",
+    "has_authenticator_app",
     "has_standing",
     "iterate_seals",
     "judge_with_rule",
@@ -135,6 +147,7 @@ __all__ = [
     "list_allowed",
     "list_command_keys",
     "list_keys",
+    "list_passkeys",
     "list_port_leases",
     "list_recent_ports",
     "list_roles_and_grants",

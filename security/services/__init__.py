@@ -39,7 +39,7 @@ from security.services.keyring import KeyringVault, get_keyring
 from security.services.limiting import SharedLimiter
 from security.services.limits import LimitStanding, delete_limit, list_standings, purge_limit_usage, save_limit
 from security.services.lockout import purge_login_failures
-from security.services.passwords import check_password, sign_in_to_console
+from security.services.passwords import check_first_factor, check_password, sign_in_to_console
 from security.services.port_lease_ends import (
     drain_port_lease,
     end_execution_leases,
@@ -62,6 +62,21 @@ from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record
 from security.services.revocation import move_revocation_mark
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
 from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
+from security.services.recording import AuditRecorder
+from security.services.refusals import record_refused_sign_in
+from security.services.revocation import move_revocation_mark
+from security.services.roles import delete_grant, delete_role, save_grant, save_role
+from security.services.second_factors import (
+    Enrolment,
+    begin_enrolment,
+    check_code,
+    confirm_enrolment,
+    get_enrolment,
+    make_recovery_codes,
+    remove_app,
+    remove_passkey,
+    reset_second_factor,
+)
 from security.services.sessions import (
     EndedSessions,
     end_sign_ins,
@@ -83,6 +98,7 @@ __all__ = [
     "AuditRecorder",
     "CredentialsAuthenticator",
     "EndedSessions",
+    "Enrolment",
     "FirstAccounts",
     "GrantedLease",
     "IdentityKeyAgreer",
@@ -94,9 +110,13 @@ __all__ = [
     "LimitStanding",
     "SharedLimiter",
     "allocate_port",
+    "begin_enrolment",
+    "check_code",
+    "check_first_factor",
     "check_keys",
     "check_password",
     "check_public_key",
+    "confirm_enrolment",
     "create_account",
     "delete_address_rule",
     "delete_grant",
@@ -111,6 +131,7 @@ __all__ = [
     "ensure_first_keys",
     "find_audit_key",
     "generate_password",
+    "get_enrolment",
     "get_keyring",
     "issue_api_key",
     "issue_tokens",
@@ -118,6 +139,7 @@ __all__ = [
     "lift_quarantine",
     "list_standings",
     "load_stored",
+    "make_recovery_codes",
     "move_revocation_mark",
     "purge_limit_usage",
     "purge_login_failures",
@@ -128,14 +150,18 @@ __all__ = [
     "record_delete",
     "record_membership",
     "record_save",
+    "record_refused_sign_in",
     "refresh_tokens",
     "refuse_lock_out",
     "register_command_key",
     "release_port_lease",
+    "remove_app",
+    "remove_passkey",
     "remove_password",
     "rename_api_key",
     "renew_port_lease",
     "reset_password",
+    "reset_second_factor",
     "revoke_all_sessions",
     "revoke_api_key",
     "revoke_command_key",
