@@ -59,13 +59,10 @@ from security.services.port_leases import (
     renew_port_lease,
 )
 from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record_console
-from security.services.revocation import move_revocation_mark
-from security.services.roles import delete_grant, delete_role, save_grant, save_role
-from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
-from security.services.recording import AuditRecorder
 from security.services.refusals import record_refused_sign_in
 from security.services.revocation import move_revocation_mark
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
+from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
 from security.services.second_factors import (
     Enrolment,
     begin_enrolment,
@@ -149,8 +146,8 @@ __all__ = [
     "record_console",
     "record_delete",
     "record_membership",
-    "record_save",
     "record_refused_sign_in",
+    "record_save",
     "refresh_tokens",
     "refuse_lock_out",
     "register_command_key",
