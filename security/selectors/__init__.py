@@ -9,7 +9,16 @@ from security.selectors.access import (
     get_roles_and_grants,
     list_roles_and_grants,
 )
-from security.selectors.accounts import find_account_id, get_account, has_accounts, list_accounts_keyed_by
+from security.selectors.accounts import (
+    count_recovery_codes,
+    find_account_id,
+    get_account,
+    get_authenticator_app,
+    has_accounts,
+    has_authenticator_app,
+    list_accounts_keyed_by,
+    list_passkeys,
+)
 from security.selectors.address_rules import (
     RulesGuard,
     forget_address_rules,
@@ -19,6 +28,18 @@ from security.selectors.address_rules import (
     read_address_rules,
 )
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
+from security.selectors.audit_chain import (
+    Verification,
+    add_unsealed,
+    export_chain,
+    get_chain_position,
+    get_first_head_from,
+    get_last_head,
+    iterate_seals,
+    verify_chain,
+    verify_event,
+    verify_recent,
+)
 from security.selectors.command_keys import CommandKeys, find_command_key, get_command_keys, list_command_keys
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.explanations import (
@@ -33,6 +54,7 @@ from security.selectors.explanations import (
     make_question,
 )
 from security.selectors.identity import get_identity_fingerprint
+from security.selectors.keys import list_keys
 from security.selectors.limits import forget_rules, get_rules, get_used, read_rules, select_rules
 from security.selectors.port_leases import (
     PortLeaseFilters,
@@ -82,11 +104,15 @@ __all__ = [
     "RulesGuard",
     "SessionPage",
     "SessionView",
+    "Verification",
+    "add_unsealed",
     "check_port",
     "count_account_leases",
+    "count_recovery_codes",
     "describe_credentials",
     "describe_lease",
     "explain_access",
+    "export_chain",
     "filter_api_keys",
     "filter_audit_events_by_actor",
     "find_account_id",
@@ -98,8 +124,12 @@ __all__ = [
     "get_address_rules",
     "get_all_sessions_resource",
     "get_api_key",
+    "get_authenticator_app",
+    "get_chain_position",
     "get_command_keys",
+    "get_first_head_from",
     "get_identity_fingerprint",
+    "get_last_head",
     "get_last_known_address_rules",
     "get_password_stamp",
     "get_port_lease",
@@ -109,11 +139,15 @@ __all__ = [
     "get_session_resource",
     "get_used",
     "has_accounts",
+    "has_authenticator_app",
     "has_standing",
+    "iterate_seals",
     "judge_with_rule",
     "list_accounts_keyed_by",
     "list_allowed",
     "list_command_keys",
+    "list_keys",
+    "list_passkeys",
     "list_port_leases",
     "list_recent_ports",
     "list_roles_and_grants",
@@ -129,4 +163,7 @@ __all__ = [
     "read_rules",
     "search_audit_events",
     "select_rules",
+    "verify_chain",
+    "verify_event",
+    "verify_recent",
 ]
