@@ -48,7 +48,7 @@ from benchmarks.tables import format_report
 RESULTS: Final = PROJECT_ROOT / "benchmarks" / "results"
 PROFILED_CONNECTIONS: Final = 10
 """Of `tools.execute`: the load nearest to this is profiled."""
-SECRET: Final = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "MCP_SECRET_KEY", "MCP_IDENTITY_KEY")
+SECRET: Final = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "MCP_SECRET_KEY", "MCP_MASTER_KEY")
 """Settings that are not written into results."""
 PARTS_OF_ALL: Final = ("start", "ping", "execute", "memory")
 LISTS: Final = "lists"

@@ -100,6 +100,30 @@ class Authorizer(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """What a vault made of a plaintext; the key's id is stored beside the data."""
+
+    key_id: str
+    data: bytes
+
+
+class Vault(Protocol):
+    """Seals what the database holds in confidence (AES-256-GCM). May query: called in a database thread.
+
+    ``aad`` binds the data to its place: the model, the field and the row, so that it opens nowhere else.
+    """
+
+    def seal(self, *, plaintext: bytes, aad: bytes) -> Sealed: ...
+
+    def open(self, *, key_id: str, data: bytes, aad: bytes) -> bytes:
+        """What was sealed, whichever key did it.
+
+        Raises:
+            Exception: anything is not as it was; there is nothing that the caller could do about it.
+        """
+
+
 class StrangersCount(enum.Enum):
     """What is counted of those who have not authenticated, by address."""
 
@@ -266,6 +290,7 @@ _limiter: Limiter | None = None
 _key_agreer: KeyAgreer | None = None
 _signature_verifier: SignatureVerifier | None = None
 _recorder: Recorder | None = None
+_vault: Vault | None = None
 
 
 def bind(
@@ -277,15 +302,17 @@ def bind(
     key_agreer: KeyAgreer | None = None,
     recorder: Recorder | None = None,
     signature_verifier: SignatureVerifier | None = None,
+    vault: Vault | None = None,
 ) -> None:
     """Make these the ports' implementations; what is left out stays. Binding again replaces them (a test's fakes)."""
-    global _authenticator, _authorizer, _address_guard, _key_agreer, _limiter, _recorder, _signature_verifier
+    global _authenticator, _authorizer, _address_guard, _key_agreer, _limiter, _recorder, _signature_verifier, _vault
     _authenticator = authenticator or _authenticator
     _authorizer = authorizer or _authorizer
     _address_guard = address_guard or _address_guard
     _key_agreer = key_agreer or _key_agreer
     _limiter = limiter or _limiter
     _recorder = recorder or _recorder
+    _vault = vault or _vault
     _signature_verifier = signature_verifier or _signature_verifier
 
 
@@ -323,6 +350,12 @@ def get_recorder() -> Recorder:
     if _recorder is None:
         raise Misconfigured("No installed app binds protocol.ports.Recorder.")
     return _recorder
+
+
+def get_vault() -> Vault:
+    if _vault is None:
+        raise Misconfigured("No installed app binds protocol.ports.Vault.")
+    return _vault
 
 
 def get_address_guard() -> AddressGuard:

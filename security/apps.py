@@ -25,7 +25,13 @@ class SecurityConfig(AppConfig):
         from security.domain.command_signatures import RegisteredKeysVerifier
         from security.domain.resources import ResourceKind, register_resource_kind
         from security.selectors import RulesGuard
-        from security.services import AuditRecorder, CredentialsAuthenticator, IdentityKeyAgreer, SharedLimiter
+        from security.services import (
+            AuditRecorder,
+            CredentialsAuthenticator,
+            IdentityKeyAgreer,
+            KeyringVault,
+            SharedLimiter,
+        )
 
         for name, summary, example in RESOURCE_KINDS:
             register_resource_kind(ResourceKind(name=name, summary=summary, example=example))
@@ -37,4 +43,5 @@ class SecurityConfig(AppConfig):
             key_agreer=IdentityKeyAgreer(),
             recorder=AuditRecorder(),
             signature_verifier=RegisteredKeysVerifier(),
+            vault=KeyringVault(),
         )

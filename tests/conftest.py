@@ -11,6 +11,7 @@ import pytest
 from django.conf import settings
 
 from tests.audit_triggers import let_flush_empty_the_record
+from tests.keys import ensure_keys
 from tests.ports import choose_product_range
 from tests.services import IS_DAPHNE, Product, run_product, run_valkey
 
@@ -61,6 +62,13 @@ def touches_database(item: pytest.Item) -> bool:
     kind = item.path.relative_to(TESTS).parts[0]
     has_database = item.get_closest_marker("django_db") is not None or "db" in getattr(item, "fixturenames", ())
     return has_database or kind in {"e2e", "faults"}
+
+
+@pytest.fixture(autouse=True)
+def keys_of_the_ring(request: pytest.FixtureRequest) -> None:
+    """A test's database has the keys that a started server has."""
+    if request.node.get_closest_marker("django_db") or {"db", "transactional_db"} & set(request.fixturenames):
+        ensure_keys()
 
 
 @pytest.fixture(scope="session")

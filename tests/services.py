@@ -53,7 +53,7 @@ def make_database(name: str) -> dict[str, str]:
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone():
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
-    secrets = {name: os.environ[name] for name in ("MCP_SECRET_KEY", "MCP_IDENTITY_KEY")}
+    secrets = {name: os.environ[name] for name in ("MCP_SECRET_KEY", "MCP_MASTER_KEY")}
     return {"DATABASE_URL": url._replace(path=f"/{database}").geturl(), **secrets}
 
 

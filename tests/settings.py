@@ -19,6 +19,6 @@ os.environ["MCP_DATA_DIR"] = tempfile.mkdtemp(prefix="mcp-test-")
 if _database == "postgresql":
     os.environ["DATABASE_URL"] = start_postgresql()
     os.environ["MCP_SECRET_KEY"] = secrets.token_urlsafe(64)
-    os.environ["MCP_IDENTITY_KEY"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().strip("=")
+    os.environ["MCP_MASTER_KEY"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().strip("=")
 
 from mcp_site.settings import *  # noqa: E402, F403  # read only now that the environment is set

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.domain.codec import JSON_CODEC, Codec
 from protocol.domain.connection import Connection
@@ -20,6 +21,7 @@ from protocol.domain.messages import (
 )
 from protocol.domain.received import MessageRefused, ReceivedEvent
 from protocol.domain.states import State
+from security.domain.keyring import SigningKey
 from security.services import IdentityKeyAgreer
 
 START = datetime(2026, 11, 20, 16, 31, tzinfo=UTC)
@@ -35,6 +37,8 @@ TERMS = Terms(
     ),
 )
 HANDSHAKE: dict[str, Any] = {"protocol_versions": ["1.1"], "client": {"name": "test"}}
+IDENTITY = SigningKey(id="0" * 16, private_key=Ed25519PrivateKey.generate())
+"""What the connection's server signs handshakes with."""
 CREDENTIALS = {"method": "api_key", "key": "mcp_secret"}
 
 
@@ -48,7 +52,7 @@ class Wire:
         self.connection = Connection(
             codec=codec,
             terms=terms,
-            keys=IdentityKeyAgreer(),
+            keys=IdentityKeyAgreer(get_identity_key=lambda: IDENTITY),
             connection_id="connection",
             now=lambda: self.now,
             tick=self.get_tick,

@@ -45,7 +45,7 @@ def make_settings_page() -> str:
         "A setting is added in one place: as a field of `Environment` in `mcp_site/settings/environment.py` "
         "([how](../how-to/add-a-setting.md)).",
         make_table(("variable", "value", "default", "what it is"), map(_list_variable_cells, own)),
-        "*secret*: never logged, and hidden where the settings are printed. `MCP_SECRET_KEY` and `MCP_IDENTITY_KEY` "
+        "*secret*: never logged, and hidden where the settings are printed. `MCP_SECRET_KEY` and `MCP_MASTER_KEY` "
         "are made at the first start and kept in `<MCP_DATA_DIR>/secrets/`; with `DATABASE_URL`, `REDIS_URL` or "
         "`CELERY_BROKER_URL` set they must be given, so that every node has the same.",
         "`make run` sets `MCP_WORKSPACE` to the project's `docs/` where it is not set.",

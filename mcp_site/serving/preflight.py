@@ -1,15 +1,22 @@
-"""What must be so before anything is started: folders, transport, certificates. Each refusal is one line."""
+"""What must be so before anything is started: folders, transport, certificates, keys. Each refusal is one line."""
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from pathlib import Path
 from typing import Final
 
+from django.db import DatabaseError, connections
+
 from mcp_site.errors import StartRefused
 from mcp_site.settings.environment import Environment
 from mcp_site.settings.secrets import make_private_directory
+from protocol.errors import Misconfigured
+from security.services import check_keys
+
+logger = logging.getLogger(__name__)
 
 FOLDERS: Final = ("log", "run")
 
@@ -57,6 +64,24 @@ def check_broker_runs(path: Path | None) -> None:
             probe.connect(str(path))
         except OSError as error:
             raise StartRefused("no broker: start `manage.py serve` (or `make run`) first, or set REDIS_URL") from error
+
+
+def check_master_key() -> None:
+    """Refuse to run a part alone with another master key than the one that wrapped the database's keys.
+
+    A database that does not answer yet is not this check's matter: each part waits for it in its own way.
+
+    Raises:
+        StartRefused: there is no master key, or it does not open the keys.
+    """
+    try:
+        check_keys()
+    except Misconfigured as error:
+        raise StartRefused(error.message) from error
+    except DatabaseError as error:
+        logger.warning("the keys were not looked at: %s", str(error).strip().partition("\n")[0])
+    finally:
+        connections.close_all()
 
 
 def make_tls_context(environment: Environment) -> ssl.SSLContext:

@@ -28,7 +28,6 @@ from mcp_site.serving.preparation import prepare_database
 from mcp_site.serving.valkey import make_broker_plan
 from mcp_site.settings.environment import Environment, build_child_environment
 from mcp_site.settings.variables import PROJECT_ROOT
-from security.selectors import get_identity_fingerprint
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104  # where this machine finds them
 
@@ -52,7 +51,7 @@ def run(options: PartOptions) -> NoReturn:
         has_tls=environment.tls_cert is not None,
     )
     lock.write_holder(address=address.url)
-    first_run_dir = prepare_database(environment)
+    prepared = prepare_database(environment)
     os.set_inheritable(lock.descriptor, True)  # noqa: FBT003  # takes no keyword
     plan = Plan(
         data_dir=str(environment.data_dir),
@@ -62,8 +61,8 @@ def run(options: PartOptions) -> NoReturn:
         broker=_plan_broker(environment),
         processes=_plan_processes(options, listener_descriptor=listener.fileno()),
         drain_seconds=environment.drain_seconds,
-        banner=_list_banner(environment, address),
-        first_run_dir=str(first_run_dir) if first_run_dir is not None else None,
+        banner=_list_banner(environment, address, identity_fingerprint=prepared.identity_fingerprint),
+        first_run_dir=str(prepared.first_run_dir) if prepared.first_run_dir is not None else None,
     )
     plan_path = environment.data_dir / "run" / "plan.json"
     write_plan(plan, path=plan_path)
@@ -106,11 +105,13 @@ def _plan_processes(options: PartOptions, *, listener_descriptor: int) -> tuple[
     return (worker, scheduler, *web)
 
 
-def _list_banner(environment: Environment, address: Address) -> tuple[tuple[str, str], ...]:
+def _list_banner(
+    environment: Environment, address: Address, *, identity_fingerprint: str
+) -> tuple[tuple[str, str], ...]:
     return (
         ("console", f"{address.url}admin/"),
         ("WebSocket", address.websocket_url),
         ("API", f"{address.url}api/v1/"),
-        ("identity key", get_identity_fingerprint()),
+        ("identity key", identity_fingerprint),
         ("logs", f"{environment.data_dir / 'log'}/"),
     )

@@ -293,6 +293,8 @@ LOGGING: dict[str, Any] = {
         # At INFO these write a line for each task and each round of the schedule.
         "celery": {"level": "WARNING"},
         "django_celery_beat": {"level": "WARNING"},
+        # At INFO it writes the ids of passkeys.
+        "fido2": {"level": "WARNING"},
         # At DEBUG it writes the headers of responses, with the cookies that they set.
         "httpcore2": {"level": "WARNING"},
     },

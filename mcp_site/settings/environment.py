@@ -8,9 +8,7 @@ installation do not belong here (``mcp_site.serving.preflight``), nor does what 
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,23 +18,30 @@ import msgspec
 from msgspec import Meta
 
 from mcp_site.errors import BadEnvironment
+from mcp_site.settings.rules import check_ports, check_transport, check_urls
 from mcp_site.settings.values import (
     Network,
+    check_master_key,
     check_origins,
-    decode_identity_key,
-    is_address,
     is_loopback,
-    is_service_url,
     parse_networks,
 )
-from mcp_site.settings.variables import PREFIX, PROJECT_ROOT, Variable, describe_variables, name_variable
+from mcp_site.settings.variables import (
+    PREFIX,
+    PROJECT_ROOT,
+    Variable,
+    decode_path,
+    describe_variables,
+    explain,
+    name_variable,
+    refuse_near_misses,
+)
 from security.domain.port_ranges import PortPool, make_pool
 
 CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY", "MCP_FINGERPRINT", "MCP_SIGNING_KEY"})
 """Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
-POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
-REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
-NEAR_MISS_RATIO: Final = 0.75
+MASTER_KEY_FIELDS: Final = ("master_key", "master_key_file", "master_key_command")
+"""Where the master key may come from: one of them."""
 
 _SECRET: Final[dict[str, Any]] = {"secret": True}
 _INTERNAL: Final[dict[str, Any]] = {"internal": True}
@@ -97,10 +102,24 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     ] = "standard"
 
     secret_key: Annotated[str, Meta(min_length=50, description="Django's secret key.", extra=_SECRET)] = ""
-    identity_key: Annotated[
+    master_key: Annotated[
         str,
-        Meta(description="The server's Ed25519 identity: 32 bytes as base64url without padding.", extra=_SECRET),
+        Meta(
+            description="The key that wraps the key ring: 32 bytes as base64url. While it is changed two, the new one"
+            " first, with a comma between them.",
+            extra=_SECRET,
+        ),
     ] = ""
+    master_key_file: Annotated[
+        Path | None, Meta(description="A file with the master key, instead of `MCP_MASTER_KEY`.")
+    ] = None
+    master_key_command: Annotated[
+        str | None,
+        Meta(
+            description="A command that prints the master key, instead of `MCP_MASTER_KEY`; run without a shell by each"
+            " process that needs the key."
+        ),
+    ] = None
 
     debug: Annotated[bool, Meta(description="Django's debug pages; loopback only.")] = False
     log_level: Annotated[
@@ -165,6 +184,16 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         float, Meta(ge=1, le=3600, description="How long a stop waits for what still runs before it cuts it off.")
     ] = 8
 
+    require_second_factor: Annotated[
+        Literal["none", "staff", "everyone"],
+        Meta(
+            description="Who must have a second factor to sign in with a password: `staff` is whoever may open the"
+            " console. Whoever has one must show it in any case."
+        ),
+    ] = "none"
+    webauthn: Annotated[
+        bool, Meta(description="Offer passkeys (WebAuthn) as a second factor in the console; needs TLS or `localhost`.")
+    ] = False
     console_idle_minutes: Annotated[
         int, Meta(ge=1, le=10_080, description="How long somebody stays signed in to the console who does nothing.")
     ] = 60
@@ -248,14 +277,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     ] = 0
 
     def __post_init__(self) -> None:
-        _check_transport(self)
+        check_transport(self)
         parse_networks(self.trusted_proxies, name="MCP_TRUSTED_PROXIES")
         parse_networks(self.http_allowed_networks, name="MCP_HTTP_ALLOWED_NETWORKS")
         check_origins(self.allowed_origins, name="MCP_ALLOWED_ORIGINS")
-        _check_urls(self)
-        _check_ports(self)
-        if self.identity_key:
-            decode_identity_key(self.identity_key)
+        check_urls(self)
+        check_master_key(self.master_key, sources=[name_variable(f) for f in MASTER_KEY_FIELDS if getattr(self, f)])
+        check_ports(self)
         if self.default_tool_timeout_seconds > self.max_tool_timeout_seconds:
             raise ValueError("MCP_DEFAULT_TOOL_TIMEOUT_SECONDS: must not be above MCP_MAX_TOOL_TIMEOUT_SECONDS")
 
@@ -287,11 +315,6 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         """The ports that are leased: ``port_ranges`` without ``reserved_ports`` and the server's own."""
         own = (str(self.port),) if self.port else ()
         return make_pool(ranges=self.port_ranges, reserved=(*self.reserved_ports, *own))
-
-    @property
-    def identity_seed(self) -> bytes:
-        """The 32 bytes of the Ed25519 identity key."""
-        return decode_identity_key(self.identity_key)
 
 
 def list_variables() -> tuple[Variable, ...]:
@@ -325,81 +348,18 @@ def parse_environment(values: Mapping[str, str]) -> Environment:
         BadEnvironment: a value is wrong, or an unknown ``MCP_*`` name is nearly a known one.
     """
     variables = {variable.name: variable for variable in list_variables()}
-    _refuse_near_misses(find_unknown_names(values), known=[*variables, *CLIENT_VARIABLES])
+    refuse_near_misses(find_unknown_names(values), known=[*variables, *CLIENT_VARIABLES])
     given: dict[str, Any] = {name: value.strip() for name, value in values.items() if name in variables}
     for name, text in given.items():
         if variables[name].type == "list":
             given[name] = [item.strip() for item in text.split(",") if item.strip()]
     try:
-        return msgspec.convert(given, Environment, strict=False, dec_hook=_decode)
+        return msgspec.convert(given, Environment, strict=False, dec_hook=decode_path)
     except msgspec.ValidationError as error:
-        raise BadEnvironment(_explain(str(error), given, variables)) from None
+        raise BadEnvironment(explain(str(error), given, variables)) from None
 
 
 def find_unknown_names(values: Mapping[str, str]) -> list[str]:
     """``MCP_*`` names that neither the server nor a client reads."""
     known = {variable.name for variable in list_variables()} | CLIENT_VARIABLES
     return sorted(name for name in values if name.startswith(PREFIX) and name not in known)
-
-
-def _check_transport(environment: Environment) -> None:
-    if (environment.tls_cert is None) != (environment.tls_key is None):
-        missing = "MCP_TLS_KEY" if environment.tls_key is None else "MCP_TLS_CERT"
-        raise ValueError(f"{missing}: MCP_TLS_CERT and MCP_TLS_KEY go together")
-    for name, path in (("MCP_TLS_CERT", environment.tls_cert), ("MCP_TLS_KEY", environment.tls_key)):
-        if path is not None and not path.is_file():
-            raise ValueError(f"{name}: there is no file {path}")
-    if environment.bind != "localhost" and not is_address(environment.bind):
-        raise ValueError(f"MCP_BIND: expected an IP address or localhost, not {environment.bind!r}")
-    if environment.debug and not environment.is_loopback:
-        raise ValueError("MCP_DEBUG: debug pages are for loopback only; unset it or MCP_BIND")
-    if environment.failpoints and not environment.is_loopback:
-        raise ValueError("MCP_FAILPOINTS: failpoints are for tests on loopback only; unset it or MCP_BIND")
-
-
-def _check_ports(environment: Environment) -> None:
-    for name, ranges in (
-        ("MCP_PORT_RANGES", environment.port_ranges),
-        ("MCP_RESERVED_PORTS", environment.reserved_ports),
-    ):
-        try:
-            make_pool(ranges=ranges, reserved=())
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    if environment.port_lease_seconds > environment.max_port_lease_seconds:
-        raise ValueError("MCP_PORT_LEASE_SECONDS: must not be above MCP_MAX_PORT_LEASE_SECONDS")
-
-
-def _check_urls(environment: Environment) -> None:
-    for field, schemes in (("database_url", POSTGRESQL_SCHEMES), ("redis_url", REDIS_SCHEMES)):
-        url = getattr(environment, field)
-        if url is not None and not is_service_url(url, schemes=schemes):
-            expected = " or ".join(f"{scheme}://" for scheme in sorted(schemes))
-            raise ValueError(f"{name_variable(field)}: expected a URL that begins with {expected}")
-    if environment.celery_broker_url is not None and "://" not in environment.celery_broker_url:
-        raise ValueError("CELERY_BROKER_URL: expected a URL")
-
-
-def _refuse_near_misses(unknown: list[str], *, known: list[str]) -> None:
-    bare = {name.removeprefix(PREFIX): name for name in known if name.startswith(PREFIX)}
-    for name in unknown:
-        near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=NEAR_MISS_RATIO)
-        if near:
-            raise BadEnvironment(f"{name} is not known; did you mean {bare[near[0]]}?")
-
-
-def _decode(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str):
-        return Path(value).expanduser().absolute()
-    raise NotImplementedError(kind)
-
-
-def _explain(message: str, given: Mapping[str, Any], variables: Mapping[str, Variable]) -> str:
-    """One line that names the variable, from msgspec's message (``Expected `int` >= 0 - at `$.MCP_PORT```)."""
-    found = re.search(r" - at `\$\.(\w+)", message)
-    if found is None:
-        return message.partition(" - at `$`")[0].replace("\n", " ")
-    variable = variables[found[1]]
-    expected = " ".join(part for part in (variable.type, variable.bounds) if part)
-    value = "" if variable.is_secret else f", not {given[variable.name]!r}"
-    return f"{variable.name}: expected {expected}{value}"

@@ -1,12 +1,11 @@
 """Secrets of an embedded installation: generated once into ``<data_dir>/secrets/``, read ever after.
 
-With external services they come from the environment instead, so that every node has the same ones. Keys that are kept
-in the database do not belong here.
+With external services they come from the environment instead, so that every node has the same ones. The key ring is
+kept in the database; only the master key, which wraps it, is here.
 """
 
 from __future__ import annotations
 
-import base64
 import os
 import secrets
 import stat
@@ -17,8 +16,9 @@ from typing import Final
 import msgspec
 
 from mcp_site.errors import BadEnvironment
-from mcp_site.settings.environment import Environment
+from mcp_site.settings.environment import MASTER_KEY_FIELDS, Environment
 from mcp_site.settings.variables import name_variable
+from security.domain.master_keys import generate_master_key
 
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
@@ -29,38 +29,35 @@ def generate_secret_key() -> str:
     return secrets.token_urlsafe(64)
 
 
-def generate_identity_key() -> str:
-    """An Ed25519 seed, base64url without padding."""
-    return base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
-
-
-GENERATORS: Final[dict[str, Callable[[], str]]] = {
-    "secret_key": generate_secret_key,
-    "identity_key": generate_identity_key,
-}
-
-
 def fill_in_secrets(environment: Environment) -> Environment:
     """The environment with every secret set: its own, else the data folder's, which are made where they are missing.
 
     Raises:
         BadEnvironment: external services are configured and a secret is not given, or the folder does not serve.
     """
-    missing = [field for field in GENERATORS if not getattr(environment, field)]
-    if not missing:
+    needs_secret_key = not environment.secret_key
+    needs_master_key = not any(getattr(environment, field) for field in MASTER_KEY_FIELDS)
+    if not needs_secret_key and not needs_master_key:
         return environment
     if not environment.is_embedded:
-        names = " and ".join(name_variable(field) for field in missing)
+        missing = {"secret_key": needs_secret_key, "master_key": needs_master_key}
+        names = " and ".join(name_variable(field) for field, is_missing in missing.items() if is_missing)
         raise BadEnvironment(f"{names}: must be set when DATABASE_URL, REDIS_URL or CELERY_BROKER_URL is")
     directory = environment.data_dir / "secrets"
     try:
         make_private_directory(directory)
-        found = {field: read_or_create_secret(directory / field, generate=GENERATORS[field]) for field in missing}
-        return msgspec.structs.replace(environment, **found)
+        if needs_secret_key:
+            secret_key = read_or_create_secret(directory / "secret_key", generate=generate_secret_key)
+            environment = msgspec.structs.replace(environment, secret_key=secret_key)
+        if needs_master_key:
+            path = directory / "master_key"
+            read_or_create_secret(path, generate=generate_master_key)
+            environment = msgspec.structs.replace(environment, master_key_file=path)
     except OSError as error:
         raise BadEnvironment(f"MCP_DATA_DIR: cannot write to {environment.data_dir}: {error.strerror}") from error
     except ValueError as error:
-        raise BadEnvironment(f"{directory}: a secret in it is damaged; delete it to have a new one made") from error
+        raise BadEnvironment(f"{directory}: a secret in it is damaged; restore it from a backup") from error
+    return environment
 
 
 def make_private_directory(path: Path) -> None:
@@ -77,7 +74,7 @@ def read_or_create_secret(path: Path, *, generate: Callable[[], str]) -> str:
     if not path.exists():
         _create(path, text=generate())
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise BadEnvironment(f"{path}: others can read it; set its mode to 0600, or delete it to have a new one made")
+        raise BadEnvironment(f"{path}: others can read it; set its mode to 0600")
     return path.read_text(encoding="ascii").strip()
 
 

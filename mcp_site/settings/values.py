@@ -1,14 +1,16 @@
-"""What single values of the environment may be: addresses, networks, URLs, keys. Rules over several are elsewhere."""
+"""What single values of the environment may be: addresses, networks, URLs. Rules over several are elsewhere."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ipaddress
-from collections.abc import Collection, Iterable
-from typing import TypeAlias
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
+from security.domain.master_keys import MasterKeyInvalid, parse_master_keys
+
+POSTGRESQL_SCHEMES: Final = frozenset({"postgres", "postgresql"})
+REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -64,16 +66,16 @@ def check_origins(texts: Iterable[str], *, name: str) -> None:
             raise ValueError(f"{name}: {text!r} is not as browsers write it, in small letters and without a name")
 
 
-def decode_identity_key(text: str) -> bytes:
-    """The 32 bytes of an Ed25519 seed from base64url without padding.
+def check_master_key(text: str, *, sources: Sequence[str]) -> None:
+    """Refuse a text that is no master key, and more than one of the variables that it comes from.
 
     Raises:
-        ValueError: it is something else; the text is not repeated.
+        ValueError: see above; the text is not repeated.
     """
+    if len(sources) > 1:
+        raise ValueError(f"{sources[1]}: {sources[0]} is set too; give the master key in one way")
     try:
-        seed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        seed = b""
-    if len(seed) != 32:
-        raise ValueError("MCP_IDENTITY_KEY: expected 32 bytes as base64url")
-    return seed
+        if text:
+            parse_master_keys(text)
+    except MasterKeyInvalid:
+        raise ValueError("MCP_MASTER_KEY: expected 32 bytes as base64url") from None

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
+from mcp_site.errors import BadEnvironment
+
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 PREFIX: Final = "MCP_"
+NEAR_MISS_RATIO: Final = 0.75
 WITHOUT_PREFIX: Final = frozenset({"database_url", "redis_url", "celery_broker_url"})
 """Fields whose variable is named as the libraries' users know it."""
 
@@ -93,3 +99,30 @@ def _show_bounds(meta: Meta) -> str:
         "of length at least": meta.min_length if meta.min_length != 1 else None,
     }
     return ", ".join(f"{word} {value}" for word, value in bounds.items() if value is not None)
+
+
+def refuse_near_misses(unknown: list[str], *, known: list[str]) -> None:
+    """Refuse a name that is not known and nearly one that is."""
+    bare = {name.removeprefix(PREFIX): name for name in known if name.startswith(PREFIX)}
+    for name in unknown:
+        near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=NEAR_MISS_RATIO)
+        if near:
+            raise BadEnvironment(f"{name} is not known; did you mean {bare[near[0]]}?")
+
+
+def explain(message: str, given: Mapping[str, Any], variables: Mapping[str, Variable]) -> str:
+    """One line that names the variable, from msgspec's message (``Expected `int` >= 0 - at `$.MCP_PORT```)."""
+    found = re.search(r" - at `\$\.(\w+)", message)
+    if found is None:
+        return message.partition(" - at `$`")[0].replace("\n", " ")
+    variable = variables[found[1]]
+    expected = " ".join(part for part in (variable.type, variable.bounds) if part)
+    value = "" if variable.is_secret else f", not {given[variable.name]!r}"
+    return f"{variable.name}: expected {expected}{value}"
+
+
+def decode_path(kind: type, value: object) -> object:
+    """What msgspec asks for types that it does not know: an absolute path."""
+    if kind is Path and isinstance(value, str):
+        return Path(value).expanduser().absolute()
+    raise NotImplementedError(kind)

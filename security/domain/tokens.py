@@ -1,6 +1,6 @@
-"""Access and refresh tokens: what signs them, what they say, and whether one counts.
+"""Access and refresh tokens: what they say, and whether one counts.
 
-What belongs here takes secrets, entropy and the time as arguments. Signing and storing are the services'.
+What belongs here takes the time as an argument. Signing and storing are the services'.
 """
 
 from __future__ import annotations
@@ -8,18 +8,12 @@ from __future__ import annotations
 import enum
 import hashlib
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 ALGORITHM: Final = "EdDSA"
 """The one algorithm (RFC 8037), whatever a token says of itself."""
-KEY_INFO: Final = b"mcp token signing key v1"
-KEY_ID_LENGTH: Final = 16
 REUSE_GRACE: Final = timedelta(seconds=10)
 """How long after its use a refresh token may come again without being taken for stolen.
 
@@ -44,15 +38,6 @@ class TokenInvalid(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SigningKey:
-    """A key pair and how tokens name it."""
-
-    id: str
-    private_key: Ed25519PrivateKey = field(repr=False)
-    public_key: Ed25519PublicKey = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
     """What a token says, once its signature was found good."""
 
@@ -60,15 +45,6 @@ class Claims:
     account_id: uuid.UUID
     kind: TokenKind
     expires_at: datetime
-
-
-def derive_signing_key(*, secret: str) -> SigningKey:
-    """The key of this secret, by HKDF-SHA256 (RFC 5869) without salt: the same on every node, and for nothing else."""
-    seed = HKDF(algorithm=SHA256(), length=32, salt=None, info=KEY_INFO).derive(secret.encode("utf-8"))
-    private_key = Ed25519PrivateKey.from_private_bytes(seed)
-    public_key = private_key.public_key()
-    digest = hashlib.sha256(public_key.public_bytes_raw()).hexdigest()
-    return SigningKey(id=digest[:KEY_ID_LENGTH], private_key=private_key, public_key=public_key)
 
 
 def hash_token(token: str) -> bytes:

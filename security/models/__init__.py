@@ -16,9 +16,11 @@ from security.models.audit import (
 )
 from security.models.command_keys import CommandKey, CommandKeyKept
 from security.models.credentials import ApiKey, IssuedToken, LoginFailure
+from security.models.keys import EncryptionKey
 from security.models.limits import Limit, LimitUsage
 from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
 from security.models.revocation import RevocationMark
+from security.models.second_factors import AuthenticatorApp, Passkey, RecoveryCode
 from security.models.validators import (
     MAX_KEY_NETWORKS,
     MAX_SCOPES,
@@ -44,15 +46,19 @@ __all__ = [
     "AuditEvent",
     "AuditHead",
     "AuditSeal",
+    "AuthenticatorApp",
     "CommandKey",
     "CommandKeyKept",
+    "EncryptionKey",
     "Grant",
     "IssuedToken",
     "Limit",
     "LimitUsage",
     "LoginFailure",
+    "Passkey",
     "PortLease",
     "PortQuarantine",
+    "RecoveryCode",
     "RevocationMark",
     "Role",
     "UnsealedEvent",

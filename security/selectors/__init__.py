@@ -9,7 +9,16 @@ from security.selectors.access import (
     get_roles_and_grants,
     list_roles_and_grants,
 )
-from security.selectors.accounts import find_account_id, get_account, has_accounts, list_accounts_keyed_by
+from security.selectors.accounts import (
+    count_recovery_codes,
+    find_account_id,
+    get_account,
+    get_authenticator_app,
+    has_accounts,
+    has_authenticator_app,
+    list_accounts_keyed_by,
+    list_passkeys,
+)
 from security.selectors.address_rules import (
     RulesGuard,
     forget_address_rules,
@@ -33,6 +42,7 @@ from security.selectors.explanations import (
     make_question,
 )
 from security.selectors.identity import get_identity_fingerprint
+from security.selectors.keys import list_keys
 from security.selectors.limits import forget_rules, get_rules, get_used, read_rules, select_rules
 from security.selectors.port_leases import (
     PortLeaseFilters,
@@ -84,6 +94,7 @@ __all__ = [
     "SessionView",
     "check_port",
     "count_account_leases",
+    "count_recovery_codes",
     "describe_credentials",
     "describe_lease",
     "explain_access",
@@ -98,6 +109,7 @@ __all__ = [
     "get_address_rules",
     "get_all_sessions_resource",
     "get_api_key",
+    "get_authenticator_app",
     "get_command_keys",
     "get_identity_fingerprint",
     "get_last_known_address_rules",
@@ -109,11 +121,14 @@ __all__ = [
     "get_session_resource",
     "get_used",
     "has_accounts",
+    "has_authenticator_app",
     "has_standing",
     "judge_with_rule",
     "list_accounts_keyed_by",
     "list_allowed",
     "list_command_keys",
+    "list_keys",
+    "list_passkeys",
     "list_port_leases",
     "list_recent_ports",
     "list_roles_and_grants",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from django.conf import settings
-
-from security.domain import identity
+from security.domain.identity import get_fingerprint
+from security.domain.key_states import KeyPurpose, RingKeyState
+from security.models import EncryptionKey
 
 
 def get_identity_fingerprint() -> str:
-    """The fingerprint of the server's identity key, for clients to pin: ``SHA256:…``."""
-    return identity.get_fingerprint(key=identity.load_identity_key(seed=settings.MCP.identity_seed))
+    """The fingerprint of the active identity key, for clients to pin: ``SHA256:…``.
+
+    Raises:
+        EncryptionKey.DoesNotExist: the first keys are not made yet.
+    """
+    key = EncryptionKey.objects.get(purpose=KeyPurpose.IDENTITY.value, state=RingKeyState.ACTIVE.value)
+    return get_fingerprint(public_key=bytes(key.public_key))

@@ -29,6 +29,8 @@ from security.services.authentication import CredentialsAuthenticator
 from security.services.channels import IdentityKeyAgreer
 from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
+from security.services.key_making import check_keys, ensure_first_keys
+from security.services.keyring import KeyringVault, get_keyring
 from security.services.limiting import SharedLimiter
 from security.services.limits import (
     LimitStanding,
@@ -38,7 +40,7 @@ from security.services.limits import (
     save_limit,
 )
 from security.services.lockout import purge_login_failures
-from security.services.passwords import check_password, sign_in_to_console
+from security.services.passwords import check_first_factor, check_password, sign_in_to_console
 from security.services.port_lease_ends import (
     drain_port_lease,
     end_execution_leases,
@@ -58,8 +60,20 @@ from security.services.port_leases import (
     renew_port_lease,
 )
 from security.services.recording import AuditRecorder
+from security.services.refusals import record_refused_sign_in
 from security.services.revocation import move_revocation_mark
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
+from security.services.second_factors import (
+    Enrolment,
+    begin_enrolment,
+    check_code,
+    confirm_enrolment,
+    get_enrolment,
+    make_recovery_codes,
+    remove_app,
+    remove_passkey,
+    reset_second_factor,
+)
 from security.services.sessions import (
     EndedSessions,
     end_sign_ins,
@@ -74,18 +88,25 @@ __all__ = [
     "AuditRecorder",
     "CredentialsAuthenticator",
     "EndedSessions",
+    "Enrolment",
     "FirstAccounts",
     "GrantedLease",
     "IdentityKeyAgreer",
     "IssuedKey",
     "IssuedTokens",
+    "KeyringVault",
     "LeaseRequest",
     "LeasedPort",
     "LimitStanding",
     "SharedLimiter",
     "allocate_port",
+    "begin_enrolment",
+    "check_code",
+    "check_first_factor",
+    "check_keys",
     "check_password",
     "check_public_key",
+    "confirm_enrolment",
     "create_account",
     "delete_address_rule",
     "delete_grant",
@@ -97,25 +118,33 @@ __all__ = [
     "end_session_leases",
     "end_sign_ins",
     "ensure_first_accounts",
+    "ensure_first_keys",
     "generate_password",
+    "get_enrolment",
+    "get_keyring",
     "issue_api_key",
     "issue_tokens",
     "lease_port_for_execution",
     "lift_quarantine",
     "list_standings",
+    "make_recovery_codes",
     "move_revocation_mark",
     "purge_limit_usage",
     "purge_login_failures",
     "purge_port_leases",
     "purge_tokens",
+    "record_refused_sign_in",
     "refresh_tokens",
     "refuse_lock_out",
     "register_command_key",
     "release_port_lease",
+    "remove_app",
+    "remove_passkey",
     "remove_password",
     "rename_api_key",
     "renew_port_lease",
     "reset_password",
+    "reset_second_factor",
     "revoke_all_sessions",
     "revoke_api_key",
     "revoke_command_key",

@@ -35,6 +35,7 @@ from security.domain.tokens import TokenInvalid, TokenKind, TokenState
 from security.models import Account, ApiKey, IssuedToken
 from security.selectors import RolesAndGrants, get_roles_and_grants, has_standing
 from security.services.addresses import require_address
+from security.services.keyring import note_revocation_mark
 from security.services.passwords import check_password
 from security.services.renewal import renew_principals
 from security.services.token_signing import verify_token
@@ -89,7 +90,9 @@ class CredentialsAuthenticator:
 
     def get_mark(self) -> int:
         """Where the mark stands that every revocation and change of rights moves on."""
-        return selectors.get_revocation_mark()
+        mark = selectors.get_revocation_mark()
+        note_revocation_mark(mark)
+        return mark
 
     def renew(self, principals: Sequence[Principal]) -> list[Principal | None]:
         """The principals as they are now, in the same order; ``None`` for one whose credential no longer counts."""
@@ -179,11 +182,14 @@ class TokenMethod:
 
 
 class PasswordMethod:
-    """A person's name and password."""
+    """A person's name and password, and a code where the account needs one."""
 
     def authenticate(self, credentials: PasswordCredentials, *, origin: Origin) -> AccountPrincipal:
         account = check_password(
-            username=credentials.username, password=credentials.password, remote_address=origin.remote_address
+            username=credentials.username,
+            password=credentials.password,
+            code=credentials.code,
+            remote_address=origin.remote_address,
         )
         require_address(origin.remote_address, account_id=account.id, api_key=None)
         return make_principal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -10,15 +11,25 @@ from protocol.domain.base64url import decode_base64url, encode_base64url
 from protocol.domain.channel import Agreed
 from protocol.errors import InvalidPayload
 from security.domain.connection_keys import AgreementFailed, agree_on_secret, derive_keys, hash_transcript
+from security.domain.key_states import KeyPurpose
+from security.domain.keyring import SigningKey
 from security.domain.sealing import SealedChannel
 from security.domain.signatures import sign
-from security.services.server_identity import get_identity
+from security.services.keyring import get_keyring
 
 KEY_ID_BYTES = 8
 
 
+def get_identity_key() -> SigningKey:
+    """The active identity key of the process's key ring."""
+    return get_keyring().get_signing_key(KeyPurpose.IDENTITY)
+
+
 class IdentityKeyAgreer:
     """See the module."""
+
+    def __init__(self, *, get_identity_key: Callable[[], SigningKey] = get_identity_key) -> None:
+        self._get_identity_key = get_identity_key
 
     def agree(
         self,
@@ -53,7 +64,7 @@ class IdentityKeyAgreer:
             key_id=key_id,
             previous_hash=previous_hash,
         )
-        identity = get_identity()
+        identity = self._get_identity_key()
         keys = derive_keys(shared_secret=secret, transcript_hash=transcript_hash, key_id=key_id)
         return Agreed(
             public_key=own_public_key,

@@ -1,6 +1,7 @@
 """Signing tokens and checking their signatures: simplejwt with a backend of ours.
 
-The algorithm is pinned and never read from a token; the key is named by the token's ``kid`` and looked up among ours.
+The algorithm is pinned by the key and never read from a token; the token's ``kid`` names the key, which is looked up in
+the key ring. So a token that an older key signed goes on counting after a rotation, until that key is retired.
 Whether a token that is signed well still counts is ``tokens``' and ``authentication``'s.
 """
 
@@ -9,20 +10,20 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, Final
 
 import jwt
-from django.conf import settings
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jwt import InvalidTokenError
 from rest_framework_simplejwt.backends import TokenBackend
 from rest_framework_simplejwt.exceptions import TokenBackendError
 from rest_framework_simplejwt.tokens import Token
 
 from security.domain import tokens
-from security.domain.tokens import Claims, SigningKey, TokenInvalid, TokenKind
+from security.domain.key_states import KeyPurpose
+from security.domain.tokens import Claims, TokenInvalid, TokenKind
+from security.services.keyring import get_keyring
 
 MAX_REMEMBERED: Final = 4_096
 """Tokens whose signature was found good and need not be checked again."""
@@ -30,28 +31,39 @@ MAX_SKEW: Final = timedelta(minutes=1)
 """How far ahead the clock of the node that issued a token may be. Its end is checked by itself, and without this."""
 
 
-class Ed25519Backend(TokenBackend):
-    """simplejwt's backend with Ed25519 keys that tokens name by their ``kid``."""
+class RingBackend(TokenBackend):
+    """simplejwt's backend with the key ring's keys, which tokens name by their ``kid``."""
 
-    def __init__(self, *, keys: Mapping[str, SigningKey], active_id: str) -> None:
+    def __init__(self) -> None:
         super().__init__(tokens.ALGORITHM, leeway=MAX_SKEW)
-        self._keys = keys
-        self._active = keys[active_id]
 
     def encode(self, payload: dict[str, Any]) -> str:
-        return jwt.encode(
-            payload, self._active.private_key, algorithm=tokens.ALGORITHM, headers={"kid": self._active.id}
-        )
+        key = get_keyring().get_signing_key(KeyPurpose.JWT)
+        return jwt.encode(payload, key.private_key, algorithm=tokens.ALGORITHM, headers={"kid": key.id})
 
     def get_verifying_key(self, token: Any) -> Any:
-        try:
-            key_id = jwt.get_unverified_header(token).get("kid")
-        except InvalidTokenError as error:
-            raise TokenBackendError("Token is invalid") from error
-        key = self._keys.get(key_id) if isinstance(key_id, str) else None
+        key = find_verifying_key(get_key_id(token))
         if key is None:
             raise TokenBackendError("Token is invalid")
-        return key.public_key
+        return key
+
+
+def get_key_id(token: Any) -> str:
+    """The ``kid`` that a token states, checked by nothing; empty where it states none.
+
+    Raises:
+        TokenBackendError: the text is no token.
+    """
+    try:
+        key_id = jwt.get_unverified_header(token).get("kid")
+    except InvalidTokenError as error:
+        raise TokenBackendError("Token is invalid") from error
+    return key_id if isinstance(key_id, str) else ""
+
+
+def find_verifying_key(key_id: str) -> Ed25519PublicKey | None:
+    """The ring's public key of this id, if tokens are signed with it."""
+    return get_keyring(key_id=key_id).get_verifying_key(KeyPurpose.JWT, key_id)
 
 
 class _OwnToken(Token):
@@ -59,7 +71,7 @@ class _OwnToken(Token):
     lifetime = timedelta(0)
 
     def get_token_backend(self) -> TokenBackend:
-        return _get_signer().backend
+        return _BACKEND
 
 
 class AccessToken(_OwnToken):
@@ -70,41 +82,29 @@ class RefreshToken(_OwnToken):
     token_type = TokenKind.REFRESH.value
 
 
-class _Signer:
-    """The backend of one secret and what it found good; for all threads."""
+class _Verified:
+    """What was found good, and under which key; for all threads."""
 
-    def __init__(self, *, secret: str) -> None:
-        key = tokens.derive_signing_key(secret=secret)
-        self.backend = Ed25519Backend(keys={key.id: key}, active_id=key.id)
-        self._verified: OrderedDict[bytes, Claims] = OrderedDict()
+    def __init__(self) -> None:
+        self._claims: OrderedDict[bytes, tuple[str, Claims]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def verify(self, token: str, *, now: datetime) -> Claims:
-        digest = tokens.hash_token(token)
+    def find(self, digest: bytes) -> tuple[str, Claims] | None:
         with self._lock:
-            claims = self._verified.get(digest)
-            if claims is not None:
-                self._verified.move_to_end(digest)
-        if claims is None:
-            claims = self._decode(token)
-            with self._lock:
-                self._verified[digest] = claims
-                if len(self._verified) > MAX_REMEMBERED:
-                    self._verified.popitem(last=False)
-        if claims.expires_at <= now:
-            raise TokenInvalid
-        return claims
+            found = self._claims.get(digest)
+            if found is not None:
+                self._claims.move_to_end(digest)
+            return found
 
-    def _decode(self, token: str) -> Claims:
-        if not token.isascii():
-            raise TokenInvalid
-        try:
-            payload = self.backend.decode(token)  # type: ignore[arg-type]  # simplejwt calls the text a token
-            expires_at = datetime.fromtimestamp(payload["exp"], tz=UTC)
-        # The last one: a stranger may nest a header as deep as its length allows.
-        except (TokenBackendError, KeyError, RecursionError) as error:
-            raise TokenInvalid from error
-        return tokens.parse_claims(payload, expires_at=expires_at)
+    def add(self, digest: bytes, *, key_id: str, claims: Claims) -> None:
+        with self._lock:
+            self._claims[digest] = key_id, claims
+            if len(self._claims) > MAX_REMEMBERED:
+                self._claims.popitem(last=False)
+
+
+_BACKEND: Final = RingBackend()
+_verified: Final = _Verified()
 
 
 def sign_token(
@@ -124,13 +124,26 @@ def verify_token(*, token: str, now: datetime) -> Claims:
     Raises:
         TokenInvalid: it is none of ours, or has expired.
     """
-    return _get_signer().verify(token, now=now)
+    digest = tokens.hash_token(token)
+    found = _verified.find(digest)
+    # A signature that was good stays so, as long as its key counts.
+    if found is not None and find_verifying_key(found[0]) is not None:
+        claims = found[1]
+    else:
+        claims = _decode(token)
+        _verified.add(digest, key_id=get_key_id(token), claims=claims)
+    if claims.expires_at <= now:
+        raise TokenInvalid
+    return claims
 
 
-def _get_signer() -> _Signer:
-    return _make_signer(settings.SECRET_KEY)
-
-
-@lru_cache(maxsize=2)
-def _make_signer(secret: str) -> _Signer:
-    return _Signer(secret=secret)
+def _decode(token: str) -> Claims:
+    if not token.isascii():
+        raise TokenInvalid
+    try:
+        payload = _BACKEND.decode(token)  # type: ignore[arg-type]  # simplejwt calls the text a token
+        expires_at = datetime.fromtimestamp(payload["exp"], tz=UTC)
+    # The last one: a stranger may nest a header as deep as its length allows.
+    except (TokenBackendError, KeyError, RecursionError) as error:
+        raise TokenInvalid from error
+    return tokens.parse_claims(payload, expires_at=expires_at)

@@ -13,17 +13,18 @@ from tests.docs.pages import DOCS, PROJECT_ROOT, iterate_code, list_anchors, lis
 
 OWN_COMMANDS = (
     "address_rules",
-    "rotate_key",
-    "revoke_sessions",
-    "serve",
     "call",
     "explain",
     "issue_key",
     "make_reference",
     "register_command_key",
     "reset_password",
+    "reset_second_factor",
     "revoke_command_key",
+    "revoke_sessions",
+    "rotate_key",
     "runserver",
+    "serve",
 )
 PAGES = pytest.mark.parametrize("page", list_pages(), ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
 

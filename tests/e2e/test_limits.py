@@ -10,7 +10,8 @@ import httpx2
 import pytest
 import redis
 
-from mcp_site.settings.secrets import generate_identity_key, generate_secret_key
+from mcp_site.settings.secrets import generate_secret_key
+from security.domain.master_keys import generate_master_key
 from tests.client import open_session
 from tests.e2e.conftest import Keys, make_keys
 from tests.services import Product, run_product, run_valkey, wait_until
@@ -46,7 +47,7 @@ def pair(broker: tuple[Path, ExitStack]) -> Iterator[Product]:
         folder / "var",
         REDIS_URL=f"unix://{folder / 'broker.sock'}",
         MCP_SECRET_KEY=generate_secret_key(),
-        MCP_IDENTITY_KEY=generate_identity_key(),
+        MCP_MASTER_KEY=generate_master_key(),
         MCP_WEB_WORKERS="2",
     ) as product:
         yield product

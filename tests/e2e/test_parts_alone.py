@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mcp_site.settings.secrets import generate_identity_key, generate_secret_key
+from mcp_site.settings.secrets import generate_secret_key
+from security.domain.master_keys import generate_master_key
 from tests.services import PROJECT_ROOT, STOP_SECONDS, Product, run_valkey, wait_until
 
 
@@ -24,7 +25,7 @@ def installation(tmp_path: Path) -> Iterator[Product]:
     variables = {
         "REDIS_URL": f"unix://{broker}",
         "MCP_SECRET_KEY": generate_secret_key(),
-        "MCP_IDENTITY_KEY": generate_identity_key(),
+        "MCP_MASTER_KEY": generate_master_key(),
         "MCP_PORT": str(port),
     }
     with run_valkey(socket=broker, data_dir=tmp_path):

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand
 
 from mcp_site.serving.parent import end_with_parent
 from mcp_site.serving.parts import EVERYTHING, MODULES, PARTS_WITHOUT_BROKER, PartOptions, get_part
-from mcp_site.serving.preflight import check_broker_runs
+from mcp_site.serving.preflight import check_broker_runs, check_master_key
 
 
 class Command(BaseCommand):
@@ -35,6 +35,7 @@ class Command(BaseCommand):
                 end_with_parent(parent_pid=settings.MCP.supervisor_pid)
             elif part not in PARTS_WITHOUT_BROKER:
                 check_broker_runs(settings.BROKER_SOCKET)
+                check_master_key()
         sys.exit(
             get_part(part or EVERYTHING).run(
                 PartOptions(

@@ -23,10 +23,11 @@ from protocol.errors import AccessDenied, AuthenticationFailed, MCPError
 from protocol.ports import Resource, get_authenticator, get_authorizer
 from security import services, tasks
 from security.domain.authorization import AccountPrincipal
-from security.domain.tokens import REUSE_GRACE, derive_signing_key
+from security.domain.key_states import KeyPurpose
+from security.domain.tokens import REUSE_GRACE
 from security.models import Account, ApiKey, AuditEvent, IssuedToken
 from security.selectors import get_account_principal, get_revocation_mark
-from security.services import IssuedKey, IssuedTokens
+from security.services import IssuedKey, IssuedTokens, get_keyring
 from tests.factories import create_service, issue_key, issue_tokens, sign_in
 from tests.queries import capture_queries
 from tests.threads import run_at_once
@@ -150,7 +151,7 @@ def test_showing_an_access_token_costs_two_queries() -> None:
 
 
 def sign(payload: dict[str, Any], *, key: Any = None, headers: dict[str, Any] | None = None) -> str:
-    own = derive_signing_key(secret=settings.SECRET_KEY)
+    own = get_keyring().get_signing_key(KeyPurpose.JWT)
     return jwt.encode(payload, key or own.private_key, algorithm="EdDSA", headers=headers or {"kid": own.id})
 
 
@@ -159,7 +160,7 @@ def make_forged(token: str) -> str:
 
 
 def make_unnamed(token: str) -> str:
-    own = derive_signing_key(secret=settings.SECRET_KEY)
+    own = get_keyring().get_signing_key(KeyPurpose.JWT)
     return jwt.encode(read(token), own.private_key, algorithm="EdDSA")
 
 
@@ -168,16 +169,16 @@ def make_otherwise_named(token: str) -> str:
 
 
 def make_unsigned(token: str) -> str:
-    own = derive_signing_key(secret=settings.SECRET_KEY)
+    own = get_keyring().get_signing_key(KeyPurpose.JWT)
     return jwt.encode(read(token), "", algorithm="none", headers={"kid": own.id})
 
 
 def make_symmetric(token: str) -> str:
     """Signed by HMAC with the public key, for who believes the token's own algorithm."""
-    own = derive_signing_key(secret=settings.SECRET_KEY)
+    own = get_keyring().get_signing_key(KeyPurpose.JWT)
     head = base64.urlsafe_b64encode(json.dumps({"alg": "HS256", "kid": own.id}).encode()).rstrip(b"=")
     body = token.split(".")[1].encode()
-    mac = hmac.digest(own.public_key.public_bytes_raw(), head + b"." + body, "sha256")
+    mac = hmac.digest(own.private_key.public_key().public_bytes_raw(), head + b"." + body, "sha256")
     return b".".join([head, body, base64.urlsafe_b64encode(mac).rstrip(b"=")]).decode()
 
 

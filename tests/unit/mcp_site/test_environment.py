@@ -76,7 +76,7 @@ def test_a_good_value_is_taken(name: str, text: str, field: str, value: object) 
         ("MCP_HANDSHAKE_TIMEOUT_SECONDS", "0"),
         ("MCP_DRAIN_SECONDS", "nan"),
         ("MCP_SECRET_KEY", "short-and-secret"),
-        ("MCP_IDENTITY_KEY", "secret-but-no-seed"),
+        ("MCP_MASTER_KEY", "secret-but-no-key"),
         ("MCP_TLS_CERT", "/nowhere/cert.pem"),
         ("DATABASE_URL", "mysql://user:a-password@db.example/mcp"),
         ("DATABASE_URL", "postgresql://"),

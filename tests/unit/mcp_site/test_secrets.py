@@ -10,7 +10,8 @@ import pytest
 
 from mcp_site.errors import BadEnvironment
 from mcp_site.settings.environment import Environment, parse_environment
-from mcp_site.settings.secrets import fill_in_secrets, generate_identity_key, generate_secret_key
+from mcp_site.settings.secrets import fill_in_secrets, generate_secret_key
+from security.domain.master_keys import generate_master_key, parse_master_keys
 
 
 def make_environment(data_dir: Path, **values: str) -> Environment:
@@ -20,7 +21,8 @@ def make_environment(data_dir: Path, **values: str) -> Environment:
 def test_the_first_start_makes_them_and_the_next_reads_them(tmp_path: Path) -> None:
     first = fill_in_secrets(make_environment(tmp_path / "var"))
     assert len(first.secret_key) >= 50
-    assert len(first.identity_seed) == 32
+    assert first.master_key_file is not None
+    assert len(parse_master_keys(first.master_key_file.read_text())) == 1
     assert fill_in_secrets(make_environment(tmp_path / "var")) == first
 
 
@@ -38,23 +40,23 @@ def test_starts_at_the_same_time_agree(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as threads:
         keys = list(threads.map(lambda _: fill_in_secrets(make_environment(tmp_path)).secret_key, range(64)))
     assert len(set(keys)) == 1
-    assert {file.name for file in (tmp_path / "secrets").iterdir()} == {"secret_key", "identity_key"}
+    assert {file.name for file in (tmp_path / "secrets").iterdir()} == {"secret_key", "master_key"}
 
 
 @pytest.mark.parametrize("variable", ["DATABASE_URL", "REDIS_URL"])
 def test_with_external_services_they_are_demanded(tmp_path: Path, variable: str) -> None:
     services = {"DATABASE_URL": "postgresql://db.example/mcp", "REDIS_URL": "redis://cache.example"}
-    with pytest.raises(BadEnvironment, match="MCP_SECRET_KEY and MCP_IDENTITY_KEY"):
+    with pytest.raises(BadEnvironment, match="MCP_SECRET_KEY and MCP_MASTER_KEY"):
         fill_in_secrets(make_environment(tmp_path, **{variable: services[variable]}))
     assert not (tmp_path / "secrets").exists()
-    given = {"MCP_SECRET_KEY": generate_secret_key(), "MCP_IDENTITY_KEY": generate_identity_key()}
+    given = {"MCP_SECRET_KEY": generate_secret_key(), "MCP_MASTER_KEY": generate_master_key()}
     environment = make_environment(tmp_path, **services, **given)
     assert fill_in_secrets(environment) == environment
 
 
 def test_a_damaged_secret_and_an_unusable_folder_are_one_line(tmp_path: Path) -> None:
     fill_in_secrets(make_environment(tmp_path / "var"))
-    (tmp_path / "var" / "secrets" / "identity_key").write_text("nonsense")
+    (tmp_path / "var" / "secrets" / "secret_key").write_bytes(b"\xff")
     with pytest.raises(BadEnvironment, match="damaged"):
         fill_in_secrets(make_environment(tmp_path / "var"))
     (tmp_path / "file").touch()

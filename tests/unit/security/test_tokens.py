@@ -12,7 +12,6 @@ from security.domain.tokens import (
     REUSE_GRACE,
     TokenInvalid,
     TokenState,
-    derive_signing_key,
     get_expiry,
     get_token_state,
     is_reuse,
@@ -21,17 +20,6 @@ from security.domain.tokens import (
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, 700_000, tzinfo=UTC)
 PAST, FUTURE = NOW - timedelta(minutes=1), NOW + timedelta(minutes=1)
-
-
-def test_the_same_secret_makes_the_same_key_everywhere() -> None:
-    key, same, other = (derive_signing_key(secret=secret) for secret in ("s" * 50, "s" * 50, "t" * 50))
-    assert key.id == same.id != other.id
-    same.public_key.verify(key.private_key.sign(b"text"), b"text")
-    assert key.private_key.private_bytes_raw().hex() not in repr(key)
-
-
-def test_the_key_is_the_documented_derivation() -> None:
-    assert derive_signing_key(secret="a secret of a test").id == "8d0adc10a2c81887"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from protocol.domain.messages import MessageType, SecurityLevel
 from protocol.domain.sealed import SealedWire, Unsealed
 from security.domain import signatures
 from security.domain.connection_keys import ConnectionKeys, agree_on_secret, derive_keys, hash_transcript
-from security.domain.identity import get_fingerprint, load_identity_key
+from security.domain.identity import get_fingerprint
 from security.domain.sealing import SealedChannel, make_aad
 
 FOLDER = Path(__file__).parents[2] / "vectors"
@@ -68,10 +68,10 @@ def test_a_key_agreement(name: str) -> None:
         "s2c_key": keys.server_to_client.key.hex(),
         "s2c_iv": keys.server_to_client.iv.hex(),
     } == {part: vector[part] for part in ("c2s_key", "c2s_iv", "s2c_key", "s2c_iv")}
-    identity = load_identity_key(seed=bytes.fromhex(VECTORS["identity"]["private_key"]))
+    identity = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(VECTORS["identity"]["private_key"]))
     signed = signatures.sign(data=keys.transcript_hash, key_id=VECTORS["identity"]["key_id"], private_key=identity)
     assert signed == vector["signature"]
-    assert get_fingerprint(key=identity) == VECTORS["identity"]["fingerprint"]
+    assert get_fingerprint(public_key=identity.public_key().public_bytes_raw()) == VECTORS["identity"]["fingerprint"]
 
 
 def make_wire(encoding: str, keys: ConnectionKeys) -> SealedWire:
