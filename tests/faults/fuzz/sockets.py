@@ -62,7 +62,10 @@ class SocketFuzzer:
                 self.product.websocket_url, subprotocol=encoding.value, address=make_address(number)
             )
         except (HandshakeRefused, OSError) as error:
-            if not self.is_server_stopping:
+            self.tally.closes[str(error) if isinstance(error, HandshakeRefused) else type(error).__name__] += 1
+            # A server that cannot count who comes, for it is too busy, lets nobody in for a moment.
+            is_busy = isinstance(error, HandshakeRefused) and " 429 " in str(error)
+            if not (self.is_server_stopping or is_busy):
                 self.tally.find(f"episode {number}: no connection: {error!r}")
             await asyncio.sleep(BREATH_SECONDS)
             return
