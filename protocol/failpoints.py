@@ -29,6 +29,10 @@ NAMES: Final = frozenset(
         "recover.after_commit",
         "lease.before_commit",
         "lease.after_commit",
+        "seal.before_commit",
+        "seal.after_commit",
+        "sign.before_commit",
+        "sign.after_commit",
     }
 )
 """Every point that is passed somewhere; ``docs/explanation/executions.md`` says what state each leaves."""

@@ -81,6 +81,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "mcp_site.console.sessions.note_activity",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "mcp_site.acting.acting_middleware",
     "mcp_site.address_guard.guard_accounts",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",

@@ -28,6 +28,18 @@ from security.selectors.address_rules import (
     read_address_rules,
 )
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
+from security.selectors.audit_chain import (
+    Verification,
+    add_unsealed,
+    export_chain,
+    get_chain_position,
+    get_first_head_from,
+    get_last_head,
+    iterate_seals,
+    verify_chain,
+    verify_event,
+    verify_recent,
+)
 from security.selectors.command_keys import CommandKeys, find_command_key, get_command_keys, list_command_keys
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.explanations import (
@@ -92,12 +104,15 @@ __all__ = [
     "RulesGuard",
     "SessionPage",
     "SessionView",
+    "Verification",
+    "add_unsealed",
     "check_port",
     "count_account_leases",
     "count_recovery_codes",
     "describe_credentials",
     "describe_lease",
     "explain_access",
+    "export_chain",
     "filter_api_keys",
     "filter_audit_events_by_actor",
     "find_account_id",
@@ -110,8 +125,11 @@ __all__ = [
     "get_all_sessions_resource",
     "get_api_key",
     "get_authenticator_app",
+    "get_chain_position",
     "get_command_keys",
+    "get_first_head_from",
     "get_identity_fingerprint",
+    "get_last_head",
     "get_last_known_address_rules",
     "get_password_stamp",
     "get_port_lease",
@@ -123,6 +141,7 @@ __all__ = [
     "has_accounts",
     "has_authenticator_app",
     "has_standing",
+    "iterate_seals",
     "judge_with_rule",
     "list_accounts_keyed_by",
     "list_allowed",
@@ -144,4 +163,7 @@ __all__ = [
     "read_rules",
     "search_audit_events",
     "select_rules",
+    "verify_chain",
+    "verify_event",
+    "verify_recent",
 ]
