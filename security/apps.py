@@ -30,11 +30,14 @@ class SecurityConfig(AppConfig):
             CredentialsAuthenticator,
             IdentityKeyAgreer,
             KeyringVault,
+            OutboxStore,
             SharedLimiter,
+            register_store,
         )
 
         for name, summary, example in RESOURCE_KINDS:
             register_resource_kind(ResourceKind(name=name, summary=summary, example=example))
+        register_store(OutboxStore())
         ports.bind(
             authenticator=CredentialsAuthenticator(),
             authorizer=PolicyAuthorizer(clock=timezone.now),

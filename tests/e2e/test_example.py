@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -106,3 +107,20 @@ def test_the_key_of_the_first_start_is_used_by_itself(product: Product, tmp_path
 
 def test_it_is_short_enough_to_be_read_at_once() -> None:
     assert len(AGENT.read_text().splitlines()) <= MAX_LINES
+
+
+SEALED_AGENT = PROJECT_ROOT / "examples" / "sealed_agent.py"
+
+
+def test_the_sealed_agent_knows_its_server_and_gets_its_answer(product: Product) -> None:
+    variables = {"MCP_URL": product.websocket_url, "MCP_API_KEY": product.agent_api_key}
+    run = run_agent("one two three", program=SEALED_AGENT, **variables)
+    assert run.returncode == 0, run.stderr
+    first, second = run.stdout.splitlines()
+    assert first.startswith("level high, server SHA256:")
+    assert json.loads(second)["words"] == 3
+    fingerprint = first.rpartition(" ")[2]
+    again = run_agent(program=SEALED_AGENT, MCP_FINGERPRINT=fingerprint, **variables)
+    assert again.returncode == 0, again.stderr
+    stranger = run_agent(program=SEALED_AGENT, MCP_FINGERPRINT=f"SHA256:{'A' * 43}", **variables)
+    assert_refused(stranger, fingerprint)

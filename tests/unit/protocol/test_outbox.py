@@ -22,6 +22,7 @@ from protocol.domain.messages import (
 from protocol.errors import AccessDenied
 from protocol.models import OutboxMessage, Session
 from security.selectors import get_account_principal
+from security.services import OutboxStore
 from tests.factories import create_service
 
 
@@ -198,3 +199,20 @@ def test_a_sealed_message_opens_in_its_place_only_and_is_no_others_harm() -> Non
     found = outbox.read_after({session.id: 0, other.id: 0})
     assert session.id not in found
     assert [entry.sequence for entry in found[other.id]] == [1, 2]
+
+
+@pytest.mark.django_db
+def test_rotation_seals_what_is_owed_anew() -> None:
+    session = open_session(level=SecurityLevel.HIGH)
+    appended = [append(session, f"c-{number}") for number in range(5)]
+    store = OutboxStore()
+    (key_id,) = set(OutboxMessage.objects.values_list("key_id", flat=True))
+    before = [bytes(payload) for payload in OutboxMessage.objects.order_by("id").values_list("payload", flat=True)]
+    assert store.count(key_id=key_id) == 5
+    batch = store.reseal(key_id=key_id, after=None, limit=3)
+    assert (batch.resealed, batch.unreadable, batch.last is None) == (3, 0, False)
+    assert store.reseal(key_id=key_id, after=batch.last, limit=3).last is None
+    after = [bytes(payload) for payload in OutboxMessage.objects.order_by("id").values_list("payload", flat=True)]
+    assert not set(before) & set(after)
+    entries = outbox.read_after({session.id: 0})[session.id]
+    assert entries == [found.entry for found in appended if found is not None]
