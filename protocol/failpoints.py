@@ -29,6 +29,14 @@ NAMES: Final = frozenset(
         "recover.after_commit",
         "lease.before_commit",
         "lease.after_commit",
+        "rewrap.after_commit",
+        "rewrap.after_file",
+        "rewrap.before_commit",
+        "rotate.after_activation",
+        "rotate.after_batch",
+        "rotate.after_publish",
+        "rotate.before_activation",
+        "rotate.before_retirement",
     }
 )
 """Every point that is passed somewhere; ``docs/explanation/executions.md`` says what state each leaves."""

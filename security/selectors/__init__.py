@@ -33,7 +33,7 @@ from security.selectors.explanations import (
     make_question,
 )
 from security.selectors.identity import get_identity_fingerprint
-from security.selectors.keys import list_keys
+from security.selectors.keys import find_key, has_tokens_of, list_keys
 from security.selectors.limits import forget_rules, get_rules, get_used, read_rules, select_rules
 from security.selectors.port_leases import (
     PortLeaseFilters,
@@ -92,6 +92,7 @@ __all__ = [
     "filter_audit_events_by_actor",
     "find_account_id",
     "find_command_key",
+    "find_key",
     "forget_address_rules",
     "forget_rules",
     "get_account",
@@ -111,6 +112,7 @@ __all__ = [
     "get_used",
     "has_accounts",
     "has_standing",
+    "has_tokens_of",
     "judge_with_rule",
     "list_accounts_keyed_by",
     "list_allowed",

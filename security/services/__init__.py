@@ -30,6 +30,7 @@ from security.services.channels import IdentityKeyAgreer
 from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
+from security.services.key_rotation import advance_rotations, begin_rotation, list_unfinished, reseal_stragglers
 from security.services.keyring import KeyringVault, get_keyring
 from security.services.limiting import SharedLimiter
 from security.services.limits import (
@@ -40,6 +41,7 @@ from security.services.limits import (
     save_limit,
 )
 from security.services.lockout import purge_login_failures
+from security.services.master_key_rotation import NothingToRotate, Rewrapped, rotate_master_key
 from security.services.passwords import check_password, sign_in_to_console
 from security.services.port_lease_ends import (
     drain_port_lease,
@@ -60,6 +62,7 @@ from security.services.port_leases import (
     renew_port_lease,
 )
 from security.services.recording import AuditRecorder
+from security.services.resealing import count_sealed, register_store
 from security.services.revocation import move_revocation_mark
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
 from security.services.sessions import (
@@ -85,11 +88,16 @@ __all__ = [
     "LeaseRequest",
     "LeasedPort",
     "LimitStanding",
+    "NothingToRotate",
+    "Rewrapped",
     "SharedLimiter",
+    "advance_rotations",
     "allocate_port",
+    "begin_rotation",
     "check_keys",
     "check_password",
     "check_public_key",
+    "count_sealed",
     "create_account",
     "delete_address_rule",
     "delete_grant",
@@ -109,6 +117,7 @@ __all__ = [
     "lease_port_for_execution",
     "lift_quarantine",
     "list_standings",
+    "list_unfinished",
     "move_revocation_mark",
     "purge_limit_usage",
     "purge_login_failures",
@@ -117,10 +126,12 @@ __all__ = [
     "refresh_tokens",
     "refuse_lock_out",
     "register_command_key",
+    "register_store",
     "release_port_lease",
     "remove_password",
     "rename_api_key",
     "renew_port_lease",
+    "reseal_stragglers",
     "reset_password",
     "revoke_all_sessions",
     "revoke_api_key",
@@ -129,6 +140,7 @@ __all__ = [
     "revoke_token",
     "revoke_token_family",
     "rotate_api_key",
+    "rotate_master_key",
     "save_account",
     "save_address_rule",
     "save_grant",

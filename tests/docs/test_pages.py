@@ -14,6 +14,8 @@ from tests.docs.pages import DOCS, PROJECT_ROOT, iterate_code, list_anchors, lis
 OWN_COMMANDS = (
     "address_rules",
     "rotate_key",
+    "rotate_keys",
+    "rotate_master_key",
     "revoke_sessions",
     "serve",
     "call",
