@@ -19,6 +19,7 @@ from benchmarks.load import Workload
 from benchmarks.measure import (
     EXECUTE_CONNECTIONS,
     PING_LOADS,
+    SEALED_LOAD,
     Load,
     Target,
     measure_loads,
@@ -41,6 +42,7 @@ from benchmarks.results import (
     read_commit,
     write_report,
 )
+from benchmarks.sealing import Level
 from benchmarks.tables import format_report
 
 RESULTS: Final = PROJECT_ROOT / "benchmarks" / "results"
@@ -193,7 +195,8 @@ def measure_own(options: Options, report: Report) -> Report:
             report = msgspec.structs.replace(report, start=measure_starts(product, repeats=options.repeat))
         else:
             product.start()
-        target = Target(url=product.websocket_url, key=product.key, roles=dict(product.find_roles()))
+        seed = product.register_signing_key() if "ping" in options.what else b""
+        target = Target(url=product.websocket_url, key=product.key, roles=dict(product.find_roles()), signing_seed=seed)
         started = weigh(target.roles) if "memory" in options.what else {}
         report = measure_workloads(options, report, target)
         if "memory" in options.what:
@@ -210,7 +213,7 @@ def measure_workloads(options: Options, report: Report, target: Target) -> Repor
     execute: list[LoadResult] = []
     if "ping" in options.what:
         say("session.ping")
-        ping = _measure_loads(options, target, list_ping_loads(options))
+        ping = _measure_loads(options, target, [*list_ping_loads(options), *list_sealed_loads(options, target)])
     if "execute" in options.what:
         say("tools.execute")
         execute = _measure_loads(options, target, list_execute_loads(options))
@@ -227,6 +230,7 @@ def profile(options: Options, report: Report) -> list[Profile]:
         (result.workload.value, result.connections, result.in_flight, part): result.median.cpu_us[part]
         for result in (*report.ping, *report.execute)
         for part in PARTS
+        if result.level is Level.STANDARD
     }
     profiles: list[Profile] = []
     if report.ping:
@@ -244,6 +248,13 @@ def list_ping_loads(options: Options) -> list[Load]:
     if options.connections is not None:
         shapes = (*((count, 1) for count in options.connections), (1, 32))
     return [_make_load(options, Workload.PING, connections, in_flight) for connections, in_flight in shapes]
+
+
+def list_sealed_loads(options: Options, target: Target) -> list[Load]:
+    """Pings at the higher levels, as far as the server's account may use them."""
+    levels = (Level.HIGH, Level.CRITICAL) if target.signing_seed else (Level.HIGH,)
+    load = _make_load(options, Workload.PING, *SEALED_LOAD)
+    return [msgspec.structs.replace(load, level=level) for level in levels]
 
 
 def list_execute_loads(options: Options) -> list[Load]:

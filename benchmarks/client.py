@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from benchmarks.frames import CLOSE, PING, PONG, TEXT, FrameError, FrameReader, encode_frame, encode_head
+from benchmarks.sealing import HandshakeAnswer, Level, Sealing
 
 OPEN_SECONDS: Final = 30.0
 ID_LENGTH: Final = 36
@@ -72,7 +73,9 @@ def encode_message(
 class Client(asyncio.Protocol):
     """See the module. ``on_message`` is called with each message once ``open`` has returned."""
 
-    def __init__(self, *, number: int, url: str) -> None:
+    def __init__(self, *, number: int, url: str, sealing: Sealing | None = None) -> None:
+        self.sealing = sealing
+        """Where the connection's messages are sealed."""
         self.on_message: Callable[[Message], None] = self._take_answer
         self.on_lost: Callable[[], None] = lambda: None
         self.is_open = False
@@ -107,8 +110,11 @@ class Client(asyncio.Protocol):
                 )
                 await self._answer
                 client = {"name": "benchmark", "version": "1"}
-                await self._ask("handshake", {"protocol_versions": ["1.1"], "client": client, "features": ["progress"]})
-                await self._ask("authentication", {"method": "api_key", "key": key})
+                request = {"protocol_versions": ["1.1"], "client": client, "features": ["progress"]}
+                await self._shake_hands(request)
+                answer = await self._ask("authentication", {"method": "api_key", "key": key})
+                if self.sealing is not None:
+                    self.sealing.session_id = msgspec.json.decode(answer.payload)["session_id"]
         except (OSError, TimeoutError) as error:
             raise ClientError(f"{self._url.geturl()}: {error if str(error) else 'no answer in time'}") from error
         self.is_open = True
@@ -162,7 +168,8 @@ class Client(asyncio.Protocol):
         try:
             for opcode, payload in self._frames.feed(data):
                 if opcode == TEXT:
-                    self.on_message(_decode(payload))
+                    is_sealed = self.sealing is not None and self.sealing.is_agreed
+                    self.on_message(_decode(self.sealing.open(payload) if is_sealed and self.sealing else payload))
                 else:
                     self._take_control(opcode, payload)
         except (FrameError, msgspec.DecodeError) as error:
@@ -199,15 +206,37 @@ class Client(asyncio.Protocol):
 
     # Opening
 
-    async def _ask(self, message_type: str, payload: dict[str, Any]) -> None:
+    async def _shake_hands(self, request: dict[str, Any]) -> None:
+        if self.sealing is None:
+            await self._ask("handshake", request)
+            return
+        request = {**request, "security_level": self.sealing.level, "key_agreement": self.sealing.make_offer()}
+        frame = encode_message(self.make_id(), message_type="handshake", payload=request)
+        answer = await self._ask_frame("handshake", frame)
+        self.sealing.agree(request=frame, answer=msgspec.json.decode(answer.payload, type=HandshakeAnswer))
+
+    async def _ask(self, message_type: str, payload: dict[str, Any]) -> Message:
+        return await self._ask_frame(message_type, self.encode(message_type, payload))
+
+    async def _ask_frame(self, message_type: str, frame: bytes) -> Message:
         self._answer = asyncio.get_running_loop().create_future()
-        self._send(message_type, payload)
+        self.queue(encode_frame(frame))
+        self.flush()
         answer = await self._answer
         if answer.type != message_type:
             raise ClientError(f"{message_type} is answered by {bytes(answer.payload).decode()}")
+        return answer
+
+    def encode(self, message_type: str, payload: dict[str, Any]) -> bytes:
+        """A message with the next id, sealed where the connection's are."""
+        message_id = self.make_id()
+        if self.sealing is None:
+            return encode_message(message_id, message_type=message_type, payload=payload)
+        encoded = msgspec.json.encode(payload)
+        return self.sealing.seal(message_id, message_type=message_type, payload=encoded, metadata=b"null")
 
     def _send(self, message_type: str, payload: dict[str, Any]) -> None:
-        self.queue(encode_frame(encode_message(self.make_id(), message_type=message_type, payload=payload)))
+        self.queue(encode_frame(self.encode(message_type, payload)))
         self.flush()
 
     def _take_answer(self, message: Message) -> None:
@@ -220,8 +249,16 @@ class Client(asyncio.Protocol):
         self.abort()
 
 
-async def open_clients(*, url: str, key: str, count: int, at_once: int = 20) -> list[Client]:
-    """That many open connections.
+async def open_clients(
+    *,
+    url: str,
+    key: str,
+    count: int,
+    at_once: int = 20,
+    level: Level = Level.STANDARD,
+    signing_seed: bytes = b"",
+) -> list[Client]:
+    """That many open connections; at level critical ``signing_seed`` is of the account's key.
 
     Raises:
         ClientError: one of them is refused.
@@ -230,7 +267,8 @@ async def open_clients(*, url: str, key: str, count: int, at_once: int = 20) -> 
 
     async def open_one(number: int) -> Client:
         async with gate:
-            client = Client(number=number, url=url)
+            sealing = None if level is Level.STANDARD else Sealing(level=level, signing_seed=signing_seed)
+            client = Client(number=number, url=url, sealing=sealing)
             await client.open(key=key)
             return client
 

@@ -22,9 +22,10 @@ from typing import Any, Final
 import msgspec
 import uvloop
 
-from benchmarks.client import Client, ClientError, Message, Template, encode_message, open_clients
+from benchmarks.client import Client, ClientError, Message, Template, open_clients
 from benchmarks.frames import encode_frame
 from benchmarks.processes import read_busy_seconds, read_cpu_seconds
+from benchmarks.sealing import Level
 
 DRAIN_SECONDS: Final = 60.0
 ACKNOWLEDGE_EVERY: Final = 32
@@ -34,6 +35,7 @@ MARK: Final = signal.SIGRTMIN + 1
 LOAD: Final = "load"
 """The generator's own entry among the CPU times."""
 
+METADATA: Final = {"timeout_ms": 30_000}
 TEXT: Final = "The quick brown fox\njumps over the lazy dog\n" * 4
 COUNTED: Final = {"words": 36, "lines": 8, "characters": 176}
 
@@ -51,6 +53,9 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True):
     workload: Workload
     connections: int
     in_flight: int = 1
+    level: Level = Level.STANDARD
+    signing_seed: bytes = b""
+    """At level critical: of the account's key, 32 bytes."""
     seconds: float = 5.0
     warm_up_seconds: float = 1.0
     processes: dict[str, tuple[int, ...]] = {}
@@ -137,7 +142,8 @@ class Caller:
 
     def __init__(self, *, client: Client, window: Window, in_flight: int) -> None:
         self.is_done = asyncio.Event()
-        self.template = Template(message_type="command", payload=self.payload, metadata={"timeout_ms": 30_000})
+        self.template = Template(message_type="command", payload=self.payload, metadata=METADATA)
+        self._payload, self._metadata = msgspec.json.encode(self.payload), msgspec.json.encode(METADATA)
         self.client = client
         self._window = window
         self._in_flight = in_flight
@@ -157,7 +163,12 @@ class Caller:
     def _call(self) -> None:
         message_id = self.client.make_id()
         self._started[message_id] = time.perf_counter()
-        self.client.queue(self.template.fill(message_id))
+        sealing = self.client.sealing
+        if sealing is None:
+            self.client.queue(self.template.fill(message_id))
+            return
+        sealed = sealing.seal(message_id, message_type="command", payload=self._payload, metadata=self._metadata)
+        self.client.queue(encode_frame(sealed))
 
     def _take(self, message: Message) -> None:
         if message.type == "event":
@@ -231,8 +242,7 @@ class ExecuteCaller(Caller):
             return "an answer is missing, or out of order"
         self._sequence = sequence
         if sequence % ACKNOWLEDGE_EVERY == 0:
-            heartbeat = encode_message(self.client.make_id(), message_type="heartbeat", payload={"ack": sequence})
-            self.client.queue(encode_frame(heartbeat))
+            self.client.queue(encode_frame(self.client.encode("heartbeat", {"ack": sequence})))
         return None
 
 
@@ -274,7 +284,13 @@ async def run(specification: Specification) -> Measured:
     Raises:
         ClientError: a connection cannot be opened.
     """
-    clients = await open_clients(url=specification.url, key=specification.key, count=specification.connections)
+    clients = await open_clients(
+        url=specification.url,
+        key=specification.key,
+        count=specification.connections,
+        level=specification.level,
+        signing_seed=specification.signing_seed,
+    )
     if specification.workload is Workload.IDLE:
         return await stay_idle(clients)
     window = Window()

@@ -15,6 +15,7 @@ from benchmarks.load import Measured, Specification, Workload
 from benchmarks.processes import Roles, read_pss_bytes
 from benchmarks.product import PROJECT_ROOT, LoadFailed, Product, wait_until_calm, wait_until_quiet
 from benchmarks.results import LoadResult, MemoryResult, StartResult, make_load_result
+from benchmarks.sealing import Level
 
 RUN_SECONDS: Final = 180.0
 """How long a run of the load generator may take beyond its window."""
@@ -22,6 +23,8 @@ WARMING_CONNECTIONS: Final = 50
 """Opened and closed before idle ones are weighed, so that what is made once is there."""
 
 PING_LOADS: Final = ((1, 1), (50, 1), (1, 32))
+SEALED_LOAD: Final = (1, 32)
+"""Measured at the higher levels too: what they cost is the difference, which more in flight makes the plainer."""
 EXECUTE_CONNECTIONS: Final = (1, 10, 50, 200)
 
 
@@ -32,6 +35,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     roles: dict[str, tuple[int, ...]]
     """Empty where its processes are not this machine's: then there are no figures of CPU time."""
+    signing_seed: bytes = b""
+    """Of a key that is registered for the account, where it may use level critical; 32 bytes."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +45,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     workload: Workload
     connections: int
     in_flight: int = 1
+    level: Level = Level.STANDARD
     seconds: float
     warm_up_seconds: float
 
@@ -53,7 +59,11 @@ def measure_loads(target: Target, loads: Sequence[Load], *, repeats: int, patien
             measured.append(run_load(target, load))
     return [
         make_load_result(
-            workload=load.workload, connections=load.connections, in_flight=load.in_flight, windows=measured
+            workload=load.workload,
+            connections=load.connections,
+            in_flight=load.in_flight,
+            level=load.level,
+            windows=measured,
         )
         for load, measured in zip(loads, windows, strict=True)
     ]
@@ -71,6 +81,8 @@ def run_load(target: Target, load: Load, *, marked: tuple[int, ...] = ()) -> Mea
         workload=load.workload,
         connections=load.connections,
         in_flight=load.in_flight,
+        level=load.level,
+        signing_seed=target.signing_seed,
         seconds=load.seconds,
         warm_up_seconds=load.warm_up_seconds,
         processes=target.roles,

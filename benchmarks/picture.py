@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.results import LoadResult, MemoryResult, Report, StartResult
+from benchmarks.sealing import Level
 from benchmarks.tables import PING_TARGETS_US, sum_workers
 
 PANEL_INCHES: Final = (4.6, 3.4)
@@ -60,7 +61,10 @@ def _make_title(report: Report) -> str:
 
 
 def _draw_ping(axes: Axes, results: Sequence[LoadResult]) -> None:
-    names = [f"{result.connections} x {result.in_flight}\nin flight" for result in results]
+    names = [
+        f"{result.connections} x {result.in_flight}\n{'in flight' if result.level is Level.STANDARD else result.level}"
+        for result in results
+    ]
     values = [result.median.cpu_us.get("web", 0.0) for result in results]
     bars = axes.bar(names, values, color=BLUE, width=0.6)
     axes.bar_label(
@@ -71,7 +75,7 @@ def _draw_ping(axes: Axes, results: Sequence[LoadResult]) -> None:
     )
     for position, result in enumerate(results):
         target = PING_TARGETS_US.get((result.connections, result.in_flight))
-        if target is not None:
+        if target is not None and result.level is Level.STANDARD:
             axes.hlines(target, position - 0.4, position + 0.4, color=RED, linestyle="--")
             axes.text(position, target, "target", color=RED, fontsize=7, ha="center", va="bottom")
     axes.set_ylim(0, max([*values, *PING_TARGETS_US.values()]) * 1.25)

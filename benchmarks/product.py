@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.processes import Roles, find_roles, is_running, read_busy_seconds, read_cpu_seconds
+from benchmarks.sealing import encode_base64url
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
 SERVE: Final = ("manage.py", "serve")
@@ -129,6 +131,20 @@ class Product:
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._run([sys.executable, "manage.py", *arguments])
+
+    def register_signing_key(self) -> bytes:
+        """Let the agent sign commands at level critical; the seed of its key, 32 bytes."""
+        seed = os.urandom(32)
+        public_key = encode_base64url(Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw())
+        self.manage("register_command_key", "agent", "--quiet", "--", public_key)
+        self.manage(
+            "shell",
+            "-c",
+            "from security.models import Account; from security.services import save_account;"
+            " account = Account.objects.get(username='agent'); account.security_level_max = 'critical';"
+            " save_account(account=account)",
+        )
+        return seed
 
     def run_module(self, name: str, *arguments: str, given: bytes = b"") -> bytes:
         """Run a module of ours with the product's settings; what it prints.

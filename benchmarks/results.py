@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from benchmarks.load import LOAD, Measured, Workload
+from benchmarks.sealing import Level
 
 PACKAGES: Final = (
     "django",
@@ -54,6 +55,7 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     in_flight: int
     """Calls that each connection keeps unanswered."""
+    level: Level = Level.STANDARD
     request_bytes: int
     answers: int
     """Right ones in all windows."""
@@ -190,7 +192,7 @@ def make_figures(measured: Measured) -> Figures:
 
 
 def make_load_result(
-    *, workload: Workload, connections: int, in_flight: int, windows: Sequence[Measured]
+    *, workload: Workload, connections: int, in_flight: int, level: Level, windows: Sequence[Measured]
 ) -> LoadResult:
     """The result of several windows of the same load."""
     repeats = [make_figures(measured) for measured in windows]
@@ -202,6 +204,7 @@ def make_load_result(
         workload=workload,
         connections=connections,
         in_flight=in_flight,
+        level=level,
         request_bytes=windows[0].request_bytes,
         answers=sum(measured.answers for measured in windows),
         errors=errors,

@@ -7,7 +7,10 @@ from typing import Final
 
 from benchmarks.processes import POOL
 from benchmarks.results import ListsResult, LoadResult, MemoryResult, Profile, Report, StartResult
+from benchmarks.sealing import Level
 
+LEVEL_TARGETS_US: Final = {Level.HIGH: (Level.STANDARD, 25), Level.CRITICAL: (Level.HIGH, 250)}
+"""Above which level, and how much of the web process for each ping."""
 PING_TARGETS_US: Final = {(50, 1): 120, (1, 32): 80}
 """CPU-µs of the web process a message, by connections and calls in flight."""
 LIST_TARGET_MS: Final = 300
@@ -60,16 +63,32 @@ def _tabulate_ping(results: Sequence[LoadResult]) -> str:
     head = ("session.ping", "messages/s", "p50 ms", "p95", "p99", "web CPU-µs", "target", "load gen.", "others")
     rows = [
         (
-            f"{result.connections} x {result.in_flight} in flight",
+            f"{result.connections} x {result.in_flight} in flight{_name_level(result)}",
             f"{result.median.per_second:,.0f}",
             *_format_latencies(result),
             _format_us(result, "web"),
-            str(PING_TARGETS_US.get((result.connections, result.in_flight), "")),
+            _get_ping_target(result, results),
             *_format_shares(result),
         )
         for result in results
     ]
     return _align([head, *rows])
+
+
+def _name_level(result: LoadResult) -> str:
+    return "" if result.level is Level.STANDARD else f", {result.level}"
+
+
+def _get_ping_target(result: LoadResult, results: Sequence[LoadResult]) -> str:
+    """At a higher level: what it may take above the level below it."""
+    below, extra = LEVEL_TARGETS_US.get(result.level, (None, 0))
+    if below is None:
+        return str(PING_TARGETS_US.get((result.connections, result.in_flight), ""))
+    shape = (result.connections, result.in_flight, below)
+    base = next((other for other in results if (other.connections, other.in_flight, other.level) == shape), None)
+    if base is None or "web" not in base.median.cpu_us:
+        return f"+ {extra}"
+    return f"{base.median.cpu_us['web'] + extra:.0f} (+ {extra})"
 
 
 def _tabulate_execute(results: Sequence[LoadResult]) -> str:

@@ -75,11 +75,15 @@ class ServerSocket:
             "timestamp": "2026-11-20T16:31:00.123Z",
             **fields,
         }
-        if self.is_text:
-            self._to_server.put_nowait({"type": "websocket.receive", "text": msgspec.json.encode(value).decode()})
-        else:
-            self._to_server.put_nowait({"type": "websocket.receive", "bytes": msgspec.msgpack.encode(value)})
+        self.send_frame(msgspec.json.encode(value) if self.is_text else msgspec.msgpack.encode(value))
         return message_id
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send these bytes as one frame."""
+        if self.is_text:
+            self._to_server.put_nowait({"type": "websocket.receive", "text": frame.decode()})
+        else:
+            self._to_server.put_nowait({"type": "websocket.receive", "bytes": frame})
 
     def send_command(self, command: str, arguments: Any = None, **fields: Any) -> str:
         payload = {"command": command, "arguments": {} if arguments is None else arguments}
@@ -90,12 +94,17 @@ class ServerSocket:
         async with asyncio.timeout(WAIT_SECONDS):
             return await self._to_client.get()
 
-    async def receive(self) -> dict[str, Any]:
-        """The next message."""
+    async def receive_frame(self) -> bytes:
+        """The next message's bytes."""
         sent = await self.receive_raw()
         assert sent["type"] == "websocket.send", sent
-        value: dict[str, Any]
-        value = msgspec.json.decode(sent["text"]) if self.is_text else msgspec.msgpack.decode(sent["bytes"])
+        frame: bytes = sent["text"].encode() if self.is_text else sent["bytes"]
+        return frame
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message."""
+        frame = await self.receive_frame()
+        value: dict[str, Any] = msgspec.json.decode(frame) if self.is_text else msgspec.msgpack.decode(frame)
         return value
 
     async def receive_answer(self, message_id: str) -> dict[str, Any]:

@@ -245,8 +245,10 @@ def get_timestamp() -> str:
 
 
 @asynccontextmanager
-async def open_client(url: str, *, encoding: Encoding = Encoding.JSON) -> AsyncIterator[Client]:
-    """A connected client that has said nothing yet."""
+async def open_client(
+    url: str, *, encoding: Encoding = Encoding.JSON, address: str | None = None
+) -> AsyncIterator[Client]:
+    """A connected client that has said nothing yet; ``address`` is the one of this machine's that it comes from."""
     async with connect(
         url,
         subprotocols=[Subprotocol(encoding.value)],
@@ -257,6 +259,7 @@ async def open_client(url: str, *, encoding: Encoding = Encoding.JSON) -> AsyncI
         open_timeout=WAIT_SECONDS,
         close_timeout=2,
         proxy=None,
+        local_addr=None if address is None else (address, 0),
     ) as socket:
         assert socket.subprotocol == encoding.value
         yield Client(socket, encoding)

@@ -142,9 +142,13 @@ class ClientSealing:
         keys: Keys | None = None,
         sequence: int | None = None,
         level: str | None = None,
+        plaintext: bytes | None = None,
         **changed: Any,
     ) -> dict[str, Any]:
-        """The sealed message's envelope. ``sequence`` and ``changed`` (of what is authenticated) make wrong ones."""
+        """The sealed message's envelope. ``sequence`` and ``changed`` (of what is authenticated) make wrong ones.
+
+        ``plaintext`` is sealed in the place of the message's payload and metadata.
+        """
         keys = keys or self.keys
         assert keys is not None
         direction = keys.outgoing
@@ -160,7 +164,8 @@ class ClientSealing:
             **changed,
         }
         aad = "".join(f"{line}\n" for line in ("mcp1.1", *bound.values(), sequence))
-        plaintext = self.encode({"payload": message["payload"], "metadata": message.get("metadata")})
+        if plaintext is None:
+            plaintext = self.encode({"payload": message["payload"], "metadata": message.get("metadata")})
         ciphertext = AESGCM(direction.key).encrypt(direction.get_nonce(sequence), plaintext, aad.encode())
         return {
             "id": message["id"],

@@ -82,7 +82,10 @@ class DenialRecorder:
                 if groups:
                     return groups
                 continue
-            if not self._condition.wait(IDLE_SECONDS if due_at is None else due_at - now) and due_at is None:
+            if self._condition.wait(IDLE_SECONDS if due_at is None else due_at - now) or due_at is not None:
+                continue
+            # Somebody may have come between the end of the wait and the lock: then nobody else would write it.
+            if self._ledger.get_next_due() is None:
                 connection.close()
                 return None
 

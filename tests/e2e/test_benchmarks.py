@@ -71,9 +71,11 @@ def test_they_measure_a_product_of_their_own_and_leave_nothing_running(tmp_path:
     assert result["database"]["engine"] == "SQLite"
     assert len(result["commit"] or "0" * 40) == 40
 
-    one, many = result["ping"]
+    one, many, high, critical = result["ping"]
     assert_load(one, connections=2, in_flight=1)
-    assert_load(many, connections=1, in_flight=32)
+    assert [load["level"] for load in result["ping"]] == ["standard", "standard", "high", "critical"]
+    for load in (many, high, critical):
+        assert_load(load, connections=1, in_flight=32)
     (execute,) = result["execute"]
     assert_load(execute, connections=2, in_flight=1)
     assert set(execute["median"]["cpu_us"]) >= {"web", "worker", "pool", "valkey", "load"}

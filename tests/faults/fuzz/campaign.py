@@ -28,11 +28,11 @@ WARM_UP_SHARE = 0.2
 MAX_GROWTH_BYTES = 24 * 1024 * 1024
 """How much more the web process may hold at the end than after the warm-up. Were 1 KB kept of
 each frame, it would be four times as much in 80,000."""
-MAX_DESCRIPTORS = 8
-"""By which its open files may differ: pooled connections to the database and the broker come and go."""
+MAX_DESCRIPTORS = 32
+"""By which its open files may differ: each thread that serves a request has three of the database's, for a while."""
 PING_SECONDS = 0.05
-CONNECTIONS = 8
-REQUESTERS = 2
+CONNECTIONS = 16
+REQUESTERS = 6
 REQUEST_SHARE = 0.1
 """Of what is sent: by HTTP."""
 

@@ -26,6 +26,8 @@ EXTREMES: tuple[Value, ...] = (
     [], [[]], {}, {"": None}, {"a": {"$ref": "file:///etc/passwd"}}, ["x"] * 300, {str(n): n for n in range(300)},
 )  # fmt: skip
 """Values that are often forgotten."""
+MAX_PLACES = 500
+"""Of a value that is mutated again: what repeats what was repeated would keep the client busy for seconds."""
 MAX_DATA_BYTES = 60_000
 """Beyond it a mutation leaves the frame as it is: larger ones are cut off by their size and teach nothing more."""
 
@@ -69,6 +71,8 @@ def nest(depth: int, *, is_object: bool) -> Value:
 def mutate_value(value: Value, chance: random.Random, others: tuple[Seed, ...]) -> tuple[str, Value]:
     """The value with one thing changed somewhere; what was done, and the value."""
     places = list_places(value)
+    if len(places) > MAX_PLACES:
+        return "as it is", value
     # What lies deep is where the envelope's own checks do not end the matter.
     path = max(chance.sample(places, min(len(places), 2)), key=len)
     if not path:
@@ -134,10 +138,10 @@ def encode(value: Value, encoding: Encoding, *, twin: tuple[str, Value] | None =
             return encode(value, Encoding.JSON)
         return data
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False, default=str)
         data = text.encode("utf-8")
     except UnicodeEncodeError:
-        data = json.dumps(value).encode()
+        data = json.dumps(value, default=str).encode()
     except RecursionError:
         data = b"[" * 5_000
     if twin is not None and data[:1] == b"{":

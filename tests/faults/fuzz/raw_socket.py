@@ -104,14 +104,16 @@ class RawSocket:
             return
 
 
-async def open_raw_socket(url: str, *, subprotocol: str) -> RawSocket:
-    """A socket that has said nothing yet.
+async def open_raw_socket(url: str, *, subprotocol: str, address: str) -> RawSocket:
+    """A socket that has said nothing yet, from this address of the machine.
 
     Raises:
         HandshakeRefused: the server does not upgrade.
     """
     parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=MAX_READ_BYTES)
+    reader, writer = await asyncio.open_connection(
+        parts.hostname, parts.port, limit=MAX_READ_BYTES, local_addr=(address, 0)
+    )
     key = os.urandom(16).hex()[:22] + "=="
     writer.write(
         f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx2
 
 from tests.client import Encoding
-from tests.faults.fuzz.judge import ERROR_FIELDS, Tally, find_leak, judge_message
+from tests.faults.fuzz.judge import ERROR_FIELDS, Tally, decode, find_leak, judge_message
 from tests.faults.fuzz.mutations import EXTREMES, mutate_data
 from tests.faults.fuzz.seeds import Seed, Seeds, make_arguments
 from tests.services import Product
@@ -134,7 +134,7 @@ class RequestFuzzer:
                 self.tally.find(f"a problem without {ERROR_FIELDS}: {answer.text[:500]}\n    {place}")
         elif media_type in MEDIA_TYPES.values():
             encoding = Encoding.JSON if media_type == MEDIA_TYPES[Encoding.JSON] else Encoding.MESSAGEPACK
-            _, fault = judge_message(answer.content, encoding, self.product)
+            _, fault = judge_message(decode(answer.content, encoding), self.product)
             if fault is not None:
                 self.tally.find(f"{fault}\n    {place}")
         elif answer.content not in OF_HTTP_SERVER:

@@ -10,8 +10,11 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from tests.client import get_timestamp
 from tests.docs.pages import list_blocks, list_pages
+from tests.sealing import SigningKey, from_base64url
 from tests.services import Product
 
 Value = Any
@@ -20,6 +23,8 @@ Value = Any
 _DESCRIBE = """
 import json
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from protocol.domain.base64url import encode_base64url
 from protocol.registry import get_commands
 from security import services
 from security.models import Account
@@ -28,12 +33,17 @@ from protocol.ports import get_authenticator
 from protocol.domain.messages import ApiKeyCredentials
 
 account = services.create_account(username="fuzz", kind=Account.Kind.SERVICE, roles=["agent", "operator"])
+Account.objects.filter(id=account.id).update(security_level_max="critical")
+signing_key = Ed25519PrivateKey.generate()
+public_key = encode_base64url(signing_key.public_key().public_bytes_raw())
+services.register_command_key(account=account, public_key=public_key, label="fuzz")
 key = services.issue_api_key(account=account, name="fuzz", scopes=[], expires_at=None).secret
 principal = get_authenticator().authenticate(credentials=ApiKeyCredentials(key), remote_address=None)
 pair = services.issue_tokens(principal=principal, remote_address=None, trace_id="")
 print(json.dumps({
     "key": key,
     "token": pair.access,
+    "signing_key": encode_base64url(signing_key.private_bytes_raw()),
     "commands": {name: msgspec.json.schema(command.arguments_type) for name, command in get_commands().items()},
 }))
 """
@@ -60,6 +70,8 @@ class Seeds:
     others: tuple[Seed, ...]
     """Heartbeats, what only a provider or a server sends, messages of protocol 1.0."""
     runs: tuple[str, ...]
+    signing_key: SigningKey
+    """The account's registered key."""
 
     @property
     def every(self) -> tuple[Seed, ...]:
@@ -87,6 +99,7 @@ def read_seeds(product: Product, *, runs: tuple[str, ...] = ()) -> Seeds:
     return Seeds(
         key=told["key"],
         token=told["token"],
+        signing_key=SigningKey(Ed25519PrivateKey.from_private_bytes(from_base64url(told["signing_key"]))),
         runs=runs,
         openings=tuple(make_openings(told["key"], told["token"])),
         commands=tuple(commands),
@@ -239,7 +252,8 @@ class _Maker:
             case "string", _:
                 return self.chance.choice(("a", "text", "tools.view", "127.0.0.1"))
             case "integer", _:
-                return self.chance.randint(schema.get("minimum", 0), min(schema.get("maximum", 50), 50))
+                least = schema.get("minimum", 0)
+                return self.chance.randint(least, min(schema.get("maximum", least + 50), least + 50))
             case "number", _:
                 return 0.5
             case "boolean", _:

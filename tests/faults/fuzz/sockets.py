@@ -5,20 +5,35 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
+from cryptography.exceptions import InvalidTag
 
-from tests.client import Encoding
-from tests.faults.fuzz.judge import CLOSE_CODES, Tally, find_leak, judge_message
-from tests.faults.fuzz.mutations import Frame, encode, make_frame
+from tests.client import Encoding, get_timestamp
+from tests.faults.fuzz.judge import CLOSE_CODES, Tally, decode, find_leak, judge_message
+from tests.faults.fuzz.mutations import (
+    MAX_DATA_BYTES,
+    Frame,
+    encode,
+    flip_bits,
+    make_frame,
+    mutate_data,
+    mutate_value,
+)
 from tests.faults.fuzz.raw_socket import HandshakeRefused, Opcode, RawSocket, Received, encode_frame, open_raw_socket
 from tests.faults.fuzz.seeds import Seed, Seeds, make_message
+from tests.sealing import ClientSealing
 from tests.services import Product
 
-ANSWER_SECONDS = 20.0
+ANSWER_SECONDS = 60.0
 BREATH_SECONDS = 0.05
 """How long a broken frame's close is waited for."""
+LEVELS = {"standard": 5, "high": 2, "critical": 2}
+"""Of the connections, in these proportions."""
+UNSEALED_SHARE = 0.02
+"""Of the frames on a connection where all have to be sealed."""
 MAX_BURST = 16
 MAX_FRAMES = 60
 """Of one connection."""
@@ -40,7 +55,9 @@ class SocketFuzzer:
         chance = random.Random(f"{self.seed}-{number}")  # noqa: S311  # repeatable, guards nothing
         encoding = chance.choice(tuple(Encoding))
         try:
-            socket = await open_raw_socket(self.product.websocket_url, subprotocol=encoding.value)
+            socket = await open_raw_socket(
+                self.product.websocket_url, subprotocol=encoding.value, address=make_address(number)
+            )
         except (HandshakeRefused, OSError) as error:
             self.tally.find(f"episode {number}: no connection: {error!r}")
             return
@@ -49,6 +66,11 @@ class SocketFuzzer:
             await episode.run()
         finally:
             await socket.close()
+
+
+def make_address(number: int) -> str:
+    """An address of loopback for the episode: refusals are recorded, and wait for it, by where they are told."""
+    return f"127.6.{number // 250 % 250}.{number % 250 + 1}"
 
 
 @dataclass(kw_only=True)
@@ -62,15 +84,18 @@ class Episode:
     socket: RawSocket
     is_open: bool = True
 
+    sealed: ClientSealing | None = None
+    session_id: str = ""
+    received: list[Any] = field(default_factory=list)
+    """The messages of the last exchange, opened."""
+
     async def run(self) -> None:
         chance = self.chance
         state = chance.choices(("handshaking", "authenticating", "ready"), (15, 15, 70))[0]
         if state != "handshaking":
-            await self._send_well(
-                "handshake", {"protocol_versions": ["1.1"], "client": {"name": "fuzz"}, "features": ["progress"]}
-            )
-        if state == "ready":
-            await self._send_well("authentication", {"method": "api_key", "key": self.fuzzer.seeds.key})
+            await self._shake_hands()
+        if state == "ready" and self.is_open:
+            await self._authenticate()
         left = chance.randint(1, MAX_FRAMES)
         while left and self.is_open:
             burst = [self._make_frame(state) for _ in range(min(left, chance.randint(1, MAX_BURST)))]
@@ -79,23 +104,95 @@ class Episode:
             left = left - end if end == len(burst) and burst[-1].is_message else 0
             await self._send_burst(burst[:end])
 
+    async def _shake_hands(self) -> None:
+        """As the protocol has it, at a level that the server offers."""
+        level = self.chance.choices(tuple(LEVELS), tuple(LEVELS.values()))[0]
+        payload = {"protocol_versions": ["1.1"], "client": {"name": "fuzz"}, "features": ["progress"]}
+        sealed = None
+        if level != "standard":
+            sealed = ClientSealing(self.encoding, level=level)
+            payload |= {"security_level": level, "key_agreement": sealed.make_offer()}
+        data = encode(make_message("handshake", payload), self.encoding)
+        await self._exchange([self._wrap("handshake", data)])
+        answer = self.received[-1] if self.received else None
+        if answer is None or answer["type"] != "handshake":
+            self._find(f"the handshake at {level} got {answer}", [])
+            self.is_open = False
+        elif sealed is not None:
+            answered = answer["payload"]
+            sealed.agree(request=data, answer=answered["key_agreement"], connection_id=answered["connection_id"])
+            self.sealed = sealed
+
+    async def _authenticate(self) -> None:
+        message = make_message("authentication", {"method": "api_key", "key": self.fuzzer.seeds.key})
+        if self.sealed is None:
+            data = encode(message, self.encoding)
+        else:
+            data = encode(self.sealed.seal(message), self.encoding)
+        await self._exchange([self._wrap("authentication", data)])
+        answer = self.received[-1] if self.received else None
+        if answer is None or answer["type"] != "authentication":
+            self._find(f"a right key got {answer}", [])
+            self.is_open = False
+        else:
+            self.session_id = answer["payload"]["session_id"]
+
+    def _wrap(self, kind: str, data: bytes) -> Frame:
+        opcode = Opcode.TEXT if self.encoding is Encoding.JSON else Opcode.BINARY
+        return Frame(kind=kind, mutation="opening", wire=encode_frame(opcode, data), data=data)
+
     def _make_frame(self, state: str) -> Frame:
         seeds, chance = self.fuzzer.seeds, self.chance
         likely = seeds.openings if state != "ready" else seeds.commands
         pool = likely if chance.random() < 0.7 else seeds.every
-        return make_frame(self._choose(pool), chance, seeds.every, self.encoding)
+        seed = self._choose(pool)
+        if self.sealed is None or chance.random() < UNSEALED_SHARE:
+            return make_frame(seed, chance, seeds.every, self.encoding)
+        return self._make_sealed_frame(seed, self.sealed)
+
+    def _make_sealed_frame(self, seed: Seed, sealed: ClientSealing) -> Frame:
+        """A message that is sealed rightly around something mutated, or wrongly around something right."""
+        chance, seeds = self.chance, self.fuzzer.seeds
+        inner: Any = {"payload": seed.value.get("payload"), "metadata": seed.value.get("metadata")}
+        draw = chance.random()
+        mutation, plain = "as it is", encode(inner, self.encoding)
+        if draw < 0.4:
+            mutation, inner = mutate_value(inner, chance, seeds.every)
+            plain = encode(inner, self.encoding)
+        elif draw < 0.75:
+            mutation, plain = mutate_data(Seed(kind=seed.kind, value=inner), chance, seeds.every, self.encoding)
+        message = {key: seed.value.get(key, "command") for key in ("id", "type", "timestamp")}
+        signature = self._sign({**message, **inner}, sealed) if isinstance(inner, dict) else None
+        envelope = sealed.seal({**message, "security": {"signature": signature}}, plaintext=plain)
+        data = encode(envelope, self.encoding)
+        if draw >= 0.95:
+            name, changed = mutate_value(envelope, chance, seeds.every)
+            mutation, data = f"outside {name}", encode(changed, self.encoding)
+        elif draw >= 0.9:
+            mutation, data = "outside flip_bits", flip_bits(data, chance, b"")
+        frame = self._wrap(f"{sealed.level} {seed.kind}", data[:MAX_DATA_BYTES])
+        return replace(frame, mutation=f"sealed {mutation}")
+
+    def _sign(self, message: dict[str, Any], sealed: ClientSealing) -> str | None:
+        """The signature of what is inside; now and then of something else, or none."""
+        if sealed.level != "critical" or self.chance.random() < 0.1:
+            return None
+        if self.chance.random() < 0.1:
+            message = {**message, "payload": None}
+        message.setdefault("payload", None)
+        try:
+            return sealed.sign(message, key=self.fuzzer.seeds.signing_key, session_id=self.session_id)
+        except (UnicodeEncodeError, OverflowError, RecursionError):
+            # What the encoding cannot say cannot be signed either.
+            return None
 
     def _choose(self, pool: tuple[Seed, ...]) -> Seed:
-        """A seed, most often with an id of its own, else with one that others have too."""
+        """A seed of now, most often with an id of its own, else with one that others have too."""
         seed = self.chance.choice(pool)
-        if self.chance.random() < 0.3:
-            return seed
-        return Seed(kind=seed.kind, value={**seed.value, "id": f"m-{self.chance.getrandbits(40)}"})
-
-    async def _send_well(self, message_type: str, payload: object) -> None:
-        data = encode(make_message(message_type, payload), self.encoding)
-        opcode = Opcode.TEXT if self.encoding is Encoding.JSON else Opcode.BINARY
-        await self._exchange([Frame(kind=message_type, mutation="opening", wire=encode_frame(opcode, data), data=data)])
+        value = {**seed.value, "timestamp": get_timestamp()}
+        if self.chance.random() < 0.7:
+            value["id"] = f"m-{self.chance.getrandbits(40)}"
+        return Seed(kind=seed.kind, value=value)
 
     async def _send_burst(self, frames: list[Frame]) -> None:
         tally = self.fuzzer.tally
@@ -107,6 +204,7 @@ class Episode:
 
     async def _exchange(self, frames: list[Frame]) -> None:
         """Send the frames in one piece and wait for as many answers as they deserve, or for the end."""
+        self.received = []
         deserved = sum(frame.is_message for frame in frames)
         is_broken = deserved < len(frames)
         try:
@@ -119,7 +217,8 @@ class Episode:
                 while deserved and self.is_open:
                     deserved -= await self._take_answer(frames)
         except TimeoutError:
-            self._find(f"{deserved} of {len(frames)} frames got no answer", frames)
+            answered = [(message.get("metadata") or {}).get("correlation_id") for message in self.received]
+            self._find(f"{deserved} of {len(frames)} frames got no answer, those to {answered} did", frames)
             self.is_open = False
         if is_broken:
             await self._wait_for_breath(frames)
@@ -160,11 +259,24 @@ class Episode:
             return [data]
 
     def _judge(self, data: bytes, frames: list[Frame]) -> int:
-        what, fault = judge_message(data, self.encoding, self.fuzzer.product)
+        value = self._open(data, frames)
+        self.received.append(value)
+        what, fault = judge_message(value, self.fuzzer.product)
         self.fuzzer.tally.answers[what] += 1
         if fault is not None:
             self._find(fault, frames)
         return what != "event"
+
+    def _open(self, data: bytes, frames: list[Frame]) -> Any:
+        """The message, opened where it is sealed, as everything has to be after a handshake at such a level."""
+        value = decode(data, self.encoding)
+        if self.sealed is None:
+            return value
+        try:
+            return {**self.sealed.open(data), "security": None}
+        except (AssertionError, InvalidTag, KeyError, TypeError, ValueError, StopIteration) as error:
+            self._find(f"an answer is not sealed as it should be: {error!r} {value}", frames)
+            return value
 
     def _judge_close(self, received: Received, frames: list[Frame]) -> None:
         self.is_open = False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
@@ -161,3 +163,26 @@ def test_in_the_console(client: Client) -> None:
     assert json.loads(event.data_json)["door"] == "console"
     # What was typed as the name may be a password.
     assert "nobody" not in repr(AuditEvent.objects.values())
+
+
+class LateCondition(threading.Condition):
+    """One whose wait ends by its time just as somebody comes."""
+
+    def __init__(self, come: Callable[[], None]) -> None:
+        super().__init__()
+        self._come = come
+
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002  # as the base class has it
+        self._come()
+        return False
+
+
+@pytest.mark.django_db
+def test_who_comes_as_the_thread_is_about_to_end_is_not_forgotten() -> None:
+    recorder = DenialRecorder()
+    waiter: Future[None] = Future()
+    recorder._condition = LateCondition(lambda: recorder._ledger.add(make_denial(), waiter, now=time.monotonic()))
+    with recorder._condition:
+        groups = recorder._wait()
+    assert groups is not None
+    assert [group.waiting for group in groups] == [[waiter]]

@@ -21,6 +21,7 @@ from protocol.domain.codec import (
     MESSAGEPACK_CODEC,
     Codec,
     choose_codec,
+    count_names,
     decode_metadata,
     has_deep_json,
     has_deep_msgpack,
@@ -441,3 +442,17 @@ def test_the_server_prefers_messagepack_of_what_is_offered(offered: list[str], c
 def test_every_order_of_offers_is_chosen_from_alike() -> None:
     for offered in itertools.permutations([codec.subprotocol for codec in CODECS]):
         assert choose_codec(list(offered)) is MESSAGEPACK_CODEC
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"{}", 0),
+        (b'{"a":1}', 1),
+        (b'{"a":1,"a":2}', 2),
+        (b'{"a:b":":","c":{"d":1,"e":[{"f":2}]}}', 2),
+        (b'{"a\\":":1, "b" : [":"]}', 2),
+    ],
+)
+def test_names_of_the_outermost_object_are_counted(text: bytes, names: int) -> None:
+    assert count_names(text) == names

@@ -316,3 +316,15 @@ def test_json_and_messagepack_arguments_are_the_same() -> None:
         for codec in (JSON_CODEC, MESSAGEPACK_CODEC)
     ]
     assert decoded == [Arguments(n=2**53)] * 2
+
+
+def test_a_text_with_nul_is_no_argument() -> None:
+    class Arguments(msgspec.Struct):
+        name: str
+        data: dict[str, str]
+
+    with pytest.raises(InvalidArguments) as caught:
+        dispatch.convert_values(values={"name": "a\0", "data": {}}, target=Arguments)
+    assert caught.value.details == {"path": "arguments.name"}
+    # Data is stored as JSON, which has a way to write it.
+    assert dispatch.convert_values(values={"name": "a", "data": {"b": "\0"}}, target=Arguments).name == "a"
