@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -63,6 +64,9 @@ async def run_call(call: Call, *, decode: Callable[[Command], Any]) -> ResponseP
     minimum = SecurityLevel(settings.MCP.minimum_security_level)
     if call.security_level.rank < minimum.rank:
         raise SecurityLevelTooLow(details={"security_level": minimum.value})
+    if call.security_level.rank < principal.security_level.rank:
+        # What a message says of itself counts: none gets by a lower level what demands a higher one.
+        principal = replace(principal, security_level=call.security_level)
     command = dispatch.resolve_stateless(name=call.name, principal=principal)
     arguments = decode(command)
     timeout_ms = call.timeout_ms or int(settings.MCP.command_timeout_seconds * 1000)

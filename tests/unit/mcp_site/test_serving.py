@@ -128,6 +128,7 @@ def test_celery_finds_the_same_server(redis: str, celery: str) -> None:
     assert make_celery_url(redis) == celery
 
 
+@pytest.mark.django_db
 def test_static_files_are_served_without_collecting_them(client: Client) -> None:
     answer = client.get("/static/admin/css/base.css")
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, 'text/css; charset="utf-8"')
@@ -138,6 +139,7 @@ def test_static_files_are_served_without_collecting_them(client: Client) -> None
     assert client.get("/static/../settings.py").status_code == 404
 
 
+@pytest.mark.django_db
 def test_the_front_page_leads_to_the_console(client: Client) -> None:
     answer = client.get("/")
     assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mcp_site.serving.transport import guard_transport
+from mcp_site.serving.transport import ProxyHeaders, guard_transport
 from mcp_site.settings.environment import parse_environment
 
 
@@ -78,3 +78,72 @@ async def test_forwarded_headers_count_from_a_trusted_proxy_only() -> None:
     # Pretending to be TLS gets nobody past the guard.
     sent, seen = await ask(peer="203.0.113.5", forwarded_for="127.0.0.1", **proxies)
     assert (sent[0]["status"], seen) == (403, {})
+
+
+PROXIES = ("10.0.0.0/8", "2001:db8::/32")
+CLIENT, STRANGER = "192.0.2.7", "203.0.113.5"
+
+
+async def find_client(peer: str, *headers: tuple[str, str], kind: str = "http") -> tuple[str, str]:
+    """The address and scheme with which the application sees the request."""
+    seen: list[dict[str, Any]] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:  # as ASGI has it
+        seen.append(scope)
+
+    scope = {
+        "type": kind,
+        "scheme": "ws" if kind == "websocket" else "http",
+        "client": (peer, 5),
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
+    }
+    await ProxyHeaders(application, trusted_proxies=PROXIES)(scope, None, None)  # type: ignore[arg-type]  # never called
+    return seen[0]["client"][0], seen[0]["scheme"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        (STRANGER, [CLIENT], STRANGER),
+        (STRANGER, ["10.1.1.1", CLIENT], STRANGER),
+        ("10.0.0.1", [CLIENT], CLIENT),
+        ("::ffff:10.0.0.1", [CLIENT], CLIENT),
+        ("2001:db8::1", [f"{CLIENT}:4711"], CLIENT),
+        ("10.0.0.1", ["[2001:db9::7]:443"], "2001:db9::7"),
+        ("10.0.0.1", [f"{STRANGER}, {CLIENT}"], CLIENT),
+        ("10.0.0.1", [STRANGER, CLIENT], CLIENT),
+        ("10.0.0.1", [f"{STRANGER}, {CLIENT}, 10.9.9.9"], CLIENT),
+        ("10.0.0.1", [f"{STRANGER}, {CLIENT}", "10.9.9.9, ::ffff:10.8.8.8"], CLIENT),
+        ("10.0.0.1", ["10.9.9.9"], "10.9.9.9"),
+        ("10.0.0.1", [f"{CLIENT}, unknown"], "10.0.0.1"),
+        ("10.0.0.1", [f"{CLIENT}, unknown, 10.9.9.9"], "10.9.9.9"),
+        ("10.0.0.1", [""], "10.0.0.1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("100.0.0.1", [CLIENT], "100.0.0.1"),
+    ],
+)
+async def test_the_client_is_the_last_that_is_no_trusted_proxy(peer: str, forwarded: list[str], expected: str) -> None:
+    headers = [("X-Forwarded-For", value) for value in forwarded]
+    assert (await find_client(peer, *headers))[0] == expected
+
+
+@pytest.mark.parametrize("header", ["Forwarded", "X-Real-IP", "X-Client-IP", "CF-Connecting-IP"])
+async def test_no_other_header_says_who_the_client_is(header: str) -> None:
+    assert (await find_client("10.0.0.1", (header, f"for={CLIENT}")))[0] == "10.0.0.1"
+    assert (await find_client("10.0.0.1", (header, CLIENT)))[0] == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("peer", "kind", "said", "expected"),
+    [
+        ("10.0.0.1", "http", "https", "https"),
+        ("10.0.0.1", "websocket", "https", "wss"),
+        ("10.0.0.1", "websocket", "wss", "wss"),
+        ("10.0.0.1", "http", "gopher", "http"),
+        ("10.0.0.1", "http", "https, http", "http"),
+        (STRANGER, "http", "https", "http"),
+        (STRANGER, "websocket", "wss", "ws"),
+    ],
+)
+async def test_the_scheme_is_a_trusted_proxys_word_only(peer: str, kind: str, said: str, expected: str) -> None:
+    assert (await find_client(peer, ("X-Forwarded-Proto", said), kind=kind))[1] == expected
