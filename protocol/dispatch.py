@@ -11,6 +11,7 @@ import msgspec
 from django.utils import timezone
 
 from protocol import middleware, ports
+from protocol.acting import acting
 from protocol.database_threads import get_database_threads
 from protocol.domain.codec import Codec
 from protocol.domain.messages import describe_field_error
@@ -191,7 +192,8 @@ def _call_before_deadline(command: Command, context: CommandContext, arguments: 
     # Checked once the thread is there: nothing is begun for a caller who no longer waits; what is begun is finished.
     if timezone.now() >= context.deadline:
         raise SystemTimeout("The command's deadline passed before it was begun.")
-    return command.handler(context, arguments)
+    with acting(find_principal=lambda: context.principal, trace_id=context.trace_id):
+        return command.handler(context, arguments)
 
 
 def translate_failure(error: Exception, *, trace_id: str, command: str) -> MCPError:

@@ -37,6 +37,10 @@ NAMES: Final = frozenset(
         "rotate.after_publish",
         "rotate.before_activation",
         "rotate.before_retirement",
+        "seal.before_commit",
+        "seal.after_commit",
+        "sign.before_commit",
+        "sign.after_commit",
     }
 )
 """Every point that is passed somewhere; ``docs/explanation/executions.md`` says what state each leaves."""

@@ -33,6 +33,7 @@ from protocol.domain.states import Close, State
 from protocol.errors import AuthenticationFailed, DuplicateId, MCPError, RateLimited, TokenExpired
 from protocol.evidence import NONE, Evidence
 from protocol.manners import Manners, count_sign_ins
+from protocol.ports import Denial
 from protocol.registry import Command, CommandContext
 from protocol.wakeups import RiddenEvent
 from protocol.writer import Send, SocketWriter
@@ -249,9 +250,8 @@ class Link:
                 answer = await get_database_threads().run(self._judge, event, trace_id)
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes an answer
             failure = dispatch.translate_failure(error, trace_id=trace_id, command="authentication")
-            denial = self._make_denial(
-                failure, kind="credentials", subject=denials.get_method(event.credentials), trace_id=trace_id
-            )
+            method = denials.get_method(event.credentials)
+            denial = self._make_denial(failure, kind="credentials", subject=method, trace_id=trace_id)
             failure = await denials.record(denial, failure)
             connection.fail(event.message_id, failure, trace_id=trace_id)
             if isinstance(failure, RateLimited) and self.principal is None:
@@ -267,42 +267,27 @@ class Link:
     def refuse(self, event: MessageRefused) -> None:
         """Answer a message that security refuses."""
         trace_id = make_trace_id()
-        self._tell(
-            event.error,
-            kind="message",
-            subject="",
-            trace_id=trace_id,
-            answer=lambda told: self.connection.refuse(
-                event.message_id, told, trace_id=trace_id, closing=event.closing
-            ),
-        )
 
-    def _tell(
-        self, failure: MCPError, *, kind: str, subject: str, trace_id: str, answer: Callable[[MCPError], None]
-    ) -> None:
+        def answer(told: MCPError) -> None:
+            self.connection.refuse(event.message_id, told, trace_id=trace_id, closing=event.closing)
+
+        self._tell(event.error, kind="message", subject="", trace_id=trace_id, answer=answer)
+
+    def _tell(self, failure: MCPError, *, answer: Callable[[MCPError], None], **what: str) -> None:
         """Answer with a failure: a denial once it is on record, anything else at once."""
-        denial = self._make_denial(failure, kind=kind, subject=subject, trace_id=trace_id)
+        denial = self._make_denial(failure, **what)
         if denial is None:
             answer(failure)
         else:
             self._start(self._tell_on_record(denial, failure, answer))
 
-    async def _tell_on_record(
-        self, denial: ports.Denial, failure: MCPError, answer: Callable[[MCPError], None]
-    ) -> None:
+    async def _tell_on_record(self, denial: Denial, failure: MCPError, answer: Callable[[MCPError], None]) -> None:
         answer(await denials.record(denial, failure))
         await self.writer.flush()
 
-    def _make_denial(self, failure: MCPError, *, kind: str, subject: str, trace_id: str) -> ports.Denial | None:
-        return denials.make_denial(
-            failure,
-            door=ports.Door.WEBSOCKET,
-            remote_address=self.remote_address,
-            principal=self.principal,
-            kind=kind,
-            subject=subject,
-            trace_id=trace_id,
-        )
+    def _make_denial(self, failure: MCPError, **what: str) -> Denial | None:
+        door, address = ports.Door.WEBSOCKET, self.remote_address
+        return denials.make_denial(failure, door=door, remote_address=address, principal=self.principal, **what)
 
     def _judge(self, event: AuthenticationReceived, trace_id: str) -> AuthenticationAnswer:
         admitted = admission.admit(

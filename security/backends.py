@@ -8,10 +8,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.backends import ModelBackend
 from django.http import HttpRequest
 
-from protocol import denials
 from protocol.errors import AuthenticationFailed, SecurityError
-from protocol.link import make_trace_id
-from protocol.ports import Door
 from security import services
 from security.models import Account
 
@@ -20,37 +17,43 @@ class PasswordBackend(ModelBackend):
     """Django's own with our check of passwords, which counts the wrong ones with those of the sockets."""
 
     def authenticate(
-        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        *,
+        code: str | None = None,
+        **_: Any,
     ) -> Account | None:
-        """The person; ``None`` where name and password are not a person's. A refusal is on record by then.
+        """The person; ``None`` where name and password are not a person's, or its second factor's ``code`` is wrong.
+
+        A refusal is on record by then.
 
         Raises:
             LockedOut: there were too many wrong ones.
             IpDenied: they are right, and the account is not let in from there.
+            MCPError: the refusal cannot be recorded.
             MCPError: the refusal cannot be recorded.
         """
         if username is None or password is None:
             return None
         address = None if request is None else request.META.get("REMOTE_ADDR")
         try:
-            return services.sign_in_to_console(username=username, password=password, remote_address=address)
+            return services.sign_in_to_console(username=username, password=password, code=code, remote_address=address)
         except SecurityError as error:
-            denial = denials.make_denial(
-                error,
-                door=Door.CONSOLE,
-                remote_address=address,
-                principal=None,
-                kind="credentials",
-                subject="password",
-                trace_id=make_trace_id(),
-            )
-            told = denials.record_here(denial, error)
+            told = services.record_refused_sign_in(error, remote_address=address, subject="password")
             if not isinstance(told, AuthenticationFailed):
                 raise told from error
             return None
 
     async def aauthenticate(
-        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        *,
+        code: str | None = None,
+        **_: Any,
     ) -> Account | None:
         # Django's own asks no counter.
-        return await sync_to_async(self.authenticate)(request, username, password)
+        return await sync_to_async(self.authenticate)(request, username, password, code=code)

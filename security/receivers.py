@@ -1,5 +1,7 @@
 """What follows from a change elsewhere: rights that changed reach open connections, a session's end frees its ports.
 
+What changes who may do what is put on record; so are a person's signing in to the console and out of it.
+
 Whatever changes an account, a role or a grant through the ORM moves the mark that open connections are watched by.
 
 Signals, and not only the services: Django's forms save an account's roles themselves, a shell or another app writes
@@ -12,8 +14,11 @@ from __future__ import annotations
 import uuid
 from typing import Any, Final
 
-from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.db.models import Model
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 from django.dispatch import receiver
+from django.http import HttpRequest
 
 from protocol.signals import session_ended
 from security import selectors, services
@@ -62,3 +67,77 @@ def mark_change_of_limits(**_: Any) -> None:
 def free_ports(*, session_id: uuid.UUID, **_: Any) -> None:
     """A session that ended holds no ports."""
     services.end_session_leases(session_id=session_id)
+
+
+# What is put on record
+
+
+@receiver(pre_save, dispatch_uid="security.record.before")
+def remember_stored(
+    *, sender: type[Model], instance: Any, raw: bool, update_fields: frozenset[str] | None = None, **_: Any
+) -> None:
+    """What a recorded row was, for the event of its change."""
+    if sender in services.CHANGE_KINDS and not raw and not instance._state.adding:  # noqa: SLF001  # Django's documented API
+        instance.stored_before = services.load_stored(instance, update_fields=update_fields)
+
+
+@receiver(post_save, dispatch_uid="security.record.save")
+def record_save(
+    *,
+    sender: type[Model],
+    instance: Any,
+    created: bool,
+    raw: bool,
+    update_fields: frozenset[str] | None = None,
+    **_: Any,
+) -> None:
+    """A recorded row was made or changed."""
+    if sender in services.CHANGE_KINDS and not raw:
+        before = instance.__dict__.pop("stored_before", None)
+        services.record_save(instance, before=before, created=created, update_fields=update_fields)
+
+
+@receiver(post_delete, dispatch_uid="security.record.delete")
+def record_delete(*, sender: type[Model], instance: Any, **_: Any) -> None:
+    """A recorded row went."""
+    if sender in services.CHANGE_KINDS:
+        services.record_delete(instance)
+
+
+def record_membership(
+    *, sender: type[Model], instance: Any, action: str, reverse: bool, model: type[Model], pk_set: Any, **_: Any
+) -> None:
+    """Rows were put into a recorded row's relation or taken from it, from whichever side."""
+    relation = services.MEMBERSHIPS[sender]
+    if action == "pre_clear" and not reverse:
+        services.record_clearing(instance, relation=relation)
+    elif action in services.MEMBERSHIP_ACTIONS and pk_set:
+        if reverse:
+            for owner in model._base_manager.filter(pk__in=pk_set):  # noqa: SLF001  # Django's documented API
+                services.record_membership(
+                    owner, relation=relation, action=action, model=type(instance), keys=[instance.pk]
+                )
+        else:
+            services.record_membership(instance, relation=relation, action=action, model=model, keys=pk_set)
+
+
+for through in services.MEMBERSHIPS:
+    m2m_changed.connect(record_membership, sender=through, dispatch_uid=f"security.record.{through.__name__}")
+
+
+@receiver(user_logged_in, dispatch_uid="security.record.sign_in")
+def record_sign_in(*, user: Any, request: HttpRequest | None = None, **_: Any) -> None:
+    """A person signed in to the console."""
+    services.record_console(account=user, action=services.SIGN_IN, remote_address=get_address(request))
+
+
+@receiver(user_logged_out, dispatch_uid="security.record.sign_out")
+def record_sign_out(*, user: Any, request: HttpRequest | None = None, **_: Any) -> None:
+    """A person signed out of the console; nobody where the session had ended before."""
+    if user is not None:
+        services.record_console(account=user, action=services.SIGN_OUT, remote_address=get_address(request))
+
+
+def get_address(request: HttpRequest | None) -> str | None:
+    """The address that the request came from."""
+    return None if request is None else request.META.get("REMOTE_ADDR")

@@ -20,10 +20,12 @@ from security.domain.authorization import AccountPrincipal
 from security.domain.policy import Effect, GrantRule
 from security.models import Account, Role
 from security.services import IssuedKey, IssuedTokens
+from tests.unrecorded import unrecorded
 
 _numbers = itertools.count(1)
 
 
+@unrecorded()
 def ensure_builtin_roles() -> None:
     """Make missing built-in roles again: a test with real transactions ends by emptying every table."""
     importlib.import_module("security.migrations.0002_builtin_roles").create_builtin_roles(apps, None)
@@ -31,6 +33,7 @@ def ensure_builtin_roles() -> None:
     importlib.import_module("security.migrations.0008_port_roles").add_port_grants(apps, None)
 
 
+@unrecorded()
 def create_person(
     *, username: str | None = None, roles: Sequence[str] = (), password: str | None = None, is_staff: bool = False
 ) -> Account:
@@ -42,6 +45,7 @@ def create_person(
     )
 
 
+@unrecorded()
 def create_operator(*, username: str = "operator", password: str | None = None) -> Account:
     """A superuser of the console who has the role ``operator``."""
     ensure_builtin_roles()
@@ -50,6 +54,7 @@ def create_operator(*, username: str = "operator", password: str | None = None) 
     )
 
 
+@unrecorded()
 def create_service(*, username: str | None = None, roles: Sequence[str] = ("agent",)) -> Account:
     """A service account, by default one that may run tools."""
     ensure_builtin_roles()
@@ -58,6 +63,7 @@ def create_service(*, username: str | None = None, roles: Sequence[str] = ("agen
     )
 
 
+@unrecorded()
 def create_role(*, grants: Sequence[GrantRule], name: str | None = None) -> Role:
     """A role with these grants."""
     role = Role.objects.create(name=name or f"role-{next(_numbers)}")
@@ -68,6 +74,7 @@ def create_role(*, grants: Sequence[GrantRule], name: str | None = None) -> Role
     return role
 
 
+@unrecorded()
 def issue_key(
     *,
     account: Account | None = None,

@@ -1,4 +1,4 @@
-"""The scheduler process: Celery beat over the schedule in the database, housekeeping done on the spot."""
+"""The scheduler process: Celery beat over the schedule in the database, housekeeping on the spot, and the sealer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from celery.signals import beat_init
 
 from mcp_site.celery import app
 from mcp_site.serving.parts import PartOptions
+from mcp_site.serving.sealer import Sealer
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,11 @@ class StoppableBeat(Beat):
 
 
 def run(_: PartOptions) -> int:
-    """Send what is due until a signal. The exit code."""
-    StoppableBeat(app=app, quiet=True, pidfile=None).run()
+    """Send what is due, and seal the audit record, until a signal. The exit code."""
+    sealer = Sealer()
+    sealer.start()
+    try:
+        StoppableBeat(app=app, quiet=True, pidfile=None).run()
+    finally:
+        sealer.stop()
     return 0

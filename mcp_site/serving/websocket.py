@@ -56,8 +56,8 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
             extensions[ABORT_EXTENSION] = {"abort": self.transport.abort}
 
     async def send(self, message: ASGISendEvent) -> None:
-        if self.close_sent and message["type"] == "websocket.send":
-            # The peer closed, or broke RFC 6455 and was failed, while an answer was on its way: that is the peer's
+        if self.close_sent and message["type"] in {"websocket.send", "websocket.close"}:
+            # The peer closed, or broke RFC 6455 and was failed, while this was on its way: that is the peer's
             # doing, which the library would call the application's mistake.
             raise ClientDisconnected
         await super().send(message)

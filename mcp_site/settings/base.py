@@ -81,6 +81,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "mcp_site.console.sessions.note_activity",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "mcp_site.acting.acting_middleware",
     "mcp_site.address_guard.guard_accounts",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -295,6 +296,8 @@ LOGGING: dict[str, Any] = {
         # At INFO these write a line for each task and each round of the schedule.
         "celery": {"level": "WARNING"},
         "django_celery_beat": {"level": "WARNING"},
+        # At INFO it writes the ids of passkeys.
+        "fido2": {"level": "WARNING"},
         # At DEBUG it writes the headers of responses, with the cookies that they set.
         "httpcore2": {"level": "WARNING"},
     },

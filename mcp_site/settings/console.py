@@ -48,6 +48,12 @@ UNFOLD: dict[str, Any] = {
     "STYLES": [_link_static("mcp/console.css")],
     "SCRIPTS": [_link_static("mcp/console.js")],
     "SHOW_VIEW_ON_SITE": False,
+    "ACCOUNT": {
+        "navigation": [
+            {"title": "Change password", "link": reverse_lazy("admin:password_change")},
+            {"title": "Second factor", "link": reverse_lazy("admin:second_factors")},
+        ],
+    },
     "DASHBOARD_CALLBACK": "mcp_site.console.overview.add_overview",
     "COLORS": {
         # Blue at these steps has the contrast for text that WCAG's AA asks for, on white and on the dark ground.

@@ -18,15 +18,12 @@ import msgspec
 from msgspec import Meta
 
 from mcp_site.errors import BadEnvironment
+from mcp_site.settings.rules import check_ports, check_transport, check_urls
 from mcp_site.settings.values import (
-    POSTGRESQL_SCHEMES,
-    REDIS_SCHEMES,
     Network,
     check_master_key,
     check_origins,
-    is_address,
     is_loopback,
-    is_service_url,
     parse_networks,
 )
 from mcp_site.settings.variables import (
@@ -187,6 +184,16 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         float, Meta(ge=1, le=3600, description="How long a stop waits for what still runs before it cuts it off.")
     ] = 8
 
+    require_second_factor: Annotated[
+        Literal["none", "staff", "everyone"],
+        Meta(
+            description="Who must have a second factor to sign in with a password: `staff` is whoever may open the"
+            " console. Whoever has one must show it in any case."
+        ),
+    ] = "none"
+    webauthn: Annotated[
+        bool, Meta(description="Offer passkeys (WebAuthn) as a second factor in the console; needs TLS or `localhost`.")
+    ] = False
     console_idle_minutes: Annotated[
         int, Meta(ge=1, le=10_080, description="How long somebody stays signed in to the console who does nothing.")
     ] = 60
@@ -270,13 +277,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     ] = 0
 
     def __post_init__(self) -> None:
-        _check_transport(self)
+        check_transport(self)
         parse_networks(self.trusted_proxies, name="MCP_TRUSTED_PROXIES")
         parse_networks(self.http_allowed_networks, name="MCP_HTTP_ALLOWED_NETWORKS")
         check_origins(self.allowed_origins, name="MCP_ALLOWED_ORIGINS")
-        _check_urls(self)
+        check_urls(self)
         check_master_key(self.master_key, sources=[name_variable(f) for f in MASTER_KEY_FIELDS if getattr(self, f)])
-        _check_ports(self)
+        check_ports(self)
         if self.default_tool_timeout_seconds > self.max_tool_timeout_seconds:
             raise ValueError("MCP_DEFAULT_TOOL_TIMEOUT_SECONDS: must not be above MCP_MAX_TOOL_TIMEOUT_SECONDS")
 
@@ -356,41 +363,3 @@ def find_unknown_names(values: Mapping[str, str]) -> list[str]:
     """``MCP_*`` names that neither the server nor a client reads."""
     known = {variable.name for variable in list_variables()} | CLIENT_VARIABLES
     return sorted(name for name in values if name.startswith(PREFIX) and name not in known)
-
-
-def _check_transport(environment: Environment) -> None:
-    if (environment.tls_cert is None) != (environment.tls_key is None):
-        missing = "MCP_TLS_KEY" if environment.tls_key is None else "MCP_TLS_CERT"
-        raise ValueError(f"{missing}: MCP_TLS_CERT and MCP_TLS_KEY go together")
-    for name, path in (("MCP_TLS_CERT", environment.tls_cert), ("MCP_TLS_KEY", environment.tls_key)):
-        if path is not None and not path.is_file():
-            raise ValueError(f"{name}: there is no file {path}")
-    if environment.bind != "localhost" and not is_address(environment.bind):
-        raise ValueError(f"MCP_BIND: expected an IP address or localhost, not {environment.bind!r}")
-    if environment.debug and not environment.is_loopback:
-        raise ValueError("MCP_DEBUG: debug pages are for loopback only; unset it or MCP_BIND")
-    if environment.failpoints and not environment.is_loopback:
-        raise ValueError("MCP_FAILPOINTS: failpoints are for tests on loopback only; unset it or MCP_BIND")
-
-
-def _check_ports(environment: Environment) -> None:
-    for name, ranges in (
-        ("MCP_PORT_RANGES", environment.port_ranges),
-        ("MCP_RESERVED_PORTS", environment.reserved_ports),
-    ):
-        try:
-            make_pool(ranges=ranges, reserved=())
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    if environment.port_lease_seconds > environment.max_port_lease_seconds:
-        raise ValueError("MCP_PORT_LEASE_SECONDS: must not be above MCP_MAX_PORT_LEASE_SECONDS")
-
-
-def _check_urls(environment: Environment) -> None:
-    for field, schemes in (("database_url", POSTGRESQL_SCHEMES), ("redis_url", REDIS_SCHEMES)):
-        url = getattr(environment, field)
-        if url is not None and not is_service_url(url, schemes=schemes):
-            expected = " or ".join(f"{scheme}://" for scheme in sorted(schemes))
-            raise ValueError(f"{name_variable(field)}: expected a URL that begins with {expected}")
-    if environment.celery_broker_url is not None and "://" not in environment.celery_broker_url:
-        raise ValueError("CELERY_BROKER_URL: expected a URL")

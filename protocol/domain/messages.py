@@ -250,10 +250,12 @@ class ApiKeyCredentials(Struct, frozen=True, forbid_unknown_fields=True, tag_fie
 class PasswordCredentials(Struct, frozen=True, forbid_unknown_fields=True, tag_field="method", tag="password"):
     username: Annotated[str, Meta(max_length=150, pattern=NO_CONTROL_CHARACTERS)]
     password: Annotated[str, Meta(max_length=1024)]
+    code: Annotated[str, Meta(max_length=64)] | None = None
+    """Of the second factor, where the account has one."""
 
     def __repr__(self) -> str:
         # The name too: now and then somebody types the password there.
-        return "PasswordCredentials(username=<hidden>, password=<hidden>)"
+        return "PasswordCredentials(<hidden>)"
 
 
 Authentication = JwtCredentials | ApiKeyCredentials | PasswordCredentials

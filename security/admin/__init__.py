@@ -18,6 +18,7 @@ from security.admin.login import ConsoleLoginForm
 from security.admin.permissions import get_actor, get_principal
 from security.admin.port_leases import PortLeaseAdmin, PortQuarantineAdmin
 from security.admin.roles import GroupAdmin, RoleAdmin
+from security.admin.second_factors import list_urls
 from security.admin.sessions import ClosableSessionAdmin
 from security.admin.tokens import IssuedTokenAdmin
 
@@ -38,4 +39,5 @@ __all__ = [
     "RoleAdmin",
     "get_actor",
     "get_principal",
+    "list_urls",
 ]

@@ -20,7 +20,7 @@ from protocol.admin import describe_refusal, get_row, lead_to
 from protocol.errors import MCPError
 from protocol.link import make_trace_id
 from security import selectors, services
-from security.admin.permissions import SuperuserWrites, get_principal
+from security.admin.permissions import SuperuserWrites, get_actor, get_principal
 from security.models import Account
 
 
@@ -65,18 +65,27 @@ class AccountPasswordForm(AdminPasswordChangeForm):
 @admin.register(Account)
 class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # not subscriptable at run time
     form = AccountChangeForm
-    actions_detail = ["sign_out"]
     add_form = AccountCreationForm
     change_password_form = AccountPasswordForm
-    list_display = ["username", "display_name", "kind", "role_names", "is_active", "is_staff", "last_login"]
+    list_display = [
+        "username",
+        "display_name",
+        "kind",
+        "role_names",
+        "is_active",
+        "is_staff",
+        "second_factor",
+        "last_login",
+    ]
     list_filter = ["kind", "is_active", "is_staff", "roles"]
     search_fields = ["username", "display_name", "email"]
     ordering = ["username"]
     autocomplete_fields = ["roles"]
     filter_horizontal = ["groups", "user_permissions"]
-    readonly_fields = ["id", "kind", "last_login", "created_at", "limits_left"]
+    readonly_fields = ["id", "kind", "second_factor", "last_login", "created_at", "limits_left"]
+    actions_detail = ["sign_out", "reset_second_factor"]
     fieldsets = [
-        (None, {"fields": ["username", "password", "kind", "display_name", "email", "is_active"]}),
+        (None, {"fields": ["username", "password", "kind", "display_name", "email", "is_active", "second_factor"]}),
         ("As an agent or operator", {"fields": ["roles", "security_level_max"]}),
         ("In the console", {"fields": ["is_staff", "is_superuser", "groups", "user_permissions"]}),
         ("Limits", {"fields": ["limits_left"]}),
@@ -171,3 +180,37 @@ class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignor
     @display(description="roles")
     def role_names(self, obj: Account) -> str:
         return ", ".join(role.name for role in obj.roles.all()) or "none"
+
+    @display(description="second factor", boolean=True)
+    def second_factor(self, obj: Account) -> bool:
+        return obj.has_second_factor
+
+    def has_reset_permission(self, request: HttpRequest, object_id: str) -> bool:
+        return get_actor(request).is_superuser
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
+        account = self.get_object(request, object_id)
+        offered: list[Any] = super().get_actions_detail(request, object_id)
+        if account and account.has_second_factor:
+            return offered
+        return [each for each in offered if not each.action_name.endswith("reset_second_factor")]
+
+    @action(
+        description="Reset second factor",
+        icon="phonelink_erase",
+        variant=ActionVariant.DANGER,
+        permissions=["reset"],
+        dialog={
+            "title": "Reset this account's second factor?",
+            "description": "Its authenticator app, passkeys and recovery codes no longer count, and sign-ins by its"
+            " password end. Be sure of who asks for it.",
+            "form_class": None,
+            "form_submit_text": "Reset the second factor",
+        },
+    )
+    def reset_second_factor(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        account: Account = get_row(self, request, object_id)
+        if services.reset_second_factor(account=account, principal=get_principal(request), trace_id=make_trace_id()):
+            self.log_change(request, account, "Reset the second factor.")
+            self.message_user(request, "The account has no second factor any more.", messages.SUCCESS)
+        return lead_to(self, account.pk)

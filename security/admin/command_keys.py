@@ -23,7 +23,9 @@ STATE_COLOURS = {"in use": "success", "revoked": "danger"}
 
 
 class CommandKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
-    public_key = forms.CharField(
+    # Not the model's field, which takes one form only and is not edited.
+    written_key = forms.CharField(
+        label="public key",
         max_length=1_000,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
         help_text="An Ed25519 public key as base64url, PEM, or a line as OpenSSH writes it. The private half stays"
@@ -34,8 +36,8 @@ class CommandKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscrip
         model = CommandKey
         fields = ("account", "label")
 
-    def clean_public_key(self) -> str:
-        text: str = self.cleaned_data["public_key"]
+    def clean_written_key(self) -> str:
+        text: str = self.cleaned_data["written_key"]
         try:
             services.check_public_key(public_key=text)
         except ValidationError as error:
@@ -53,7 +55,7 @@ class CommandKeyAdmin(ModelAdmin):
     autocomplete_fields = ["account"]
     actions = ["revoke_selected"]
     actions_detail = ["revoke_key"]
-    add_fields = ["account", "label", "public_key"]
+    add_fields = ["account", "label", "written_key"]
     change_fields = ["label", "account", "key_id", "public_key", "state", "created_at", "created_by", "revoked_at"]
 
     def get_fields(self, request: HttpRequest, obj: CommandKey | None = None) -> list[str]:
@@ -84,7 +86,7 @@ class CommandKeyAdmin(ModelAdmin):
             return
         row = services.register_command_key(
             account=obj.account,
-            public_key=form.cleaned_data["public_key"],
+            public_key=form.cleaned_data["written_key"],
             label=obj.label,
             principal=get_principal(request),
         )

@@ -1,25 +1,152 @@
-"""The console's sign-in: unfold's form, which says of a lock-out that it is one, and for how long."""
+"""The console's sign-in: name and password, then the second factor where the account needs one.
+
+Between the two nobody is signed in: the session only remembers whose password was right, for a while. Every way in ends
+in ``complete_sign_in``.
+"""
 
 from __future__ import annotations
 
-from typing import Any, cast
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 from django.contrib import admin
+from django.contrib.auth import REDIRECT_FIELD_NAME, login
+from django.contrib.auth.views import LoginView
 from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.crypto import constant_time_compare
+from django.views.decorators.cache import never_cache
 from unfold.forms import AuthenticationForm
 
-from protocol.errors import IpDenied
+from protocol.errors import AuthenticationFailed, IpDenied, SecurityError
+from security import services
 from security.errors import LockedOut
+from security.models import Account
+
+BACKEND: Final = "security.backends.PasswordBackend"
+PENDING: Final = "pending_sign_in"
+PENDING_SECONDS: Final = 600
+"""How long the second step may come after the first."""
+FRESH_AT: Final = "fresh_at"
+FRESH_SECONDS: Final = 600
+"""How long after a sign-in second factors may be changed."""
+AGAIN: Final = "again"
+"""In the query: who is signed in signs in once more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """Somebody whose password was right, and whose second factor is still to come."""
+
+    account: Account
+    next_url: str
 
 
 class ConsoleLoginForm(AuthenticationForm):
+    """unfold's, which asks the services, and says of a lock-out that it is one, and for how long."""
+
     def clean(self) -> dict[str, Any]:
+        username, password = self.cleaned_data.get("username"), self.cleaned_data.get("password")
+        if username is None or not password:
+            return cast("dict[str, Any]", self.cleaned_data)
+        address = self.request.META.get("REMOTE_ADDR")
         try:
-            return cast("dict[str, Any]", super().clean())
-        except LockedOut as error:
-            raise ValidationError(describe_lock(error), code="locked_out") from error
-        except IpDenied as error:
-            raise ValidationError("This account is not let in from your address.", code="ip_denied") from error
+            account = services.check_first_factor(username=username, password=password, remote_address=address)
+        except SecurityError as error:
+            told = services.record_refused_sign_in(error, remote_address=address, subject="password")
+            if isinstance(told, LockedOut):
+                raise ValidationError(describe_lock(told), code="locked_out") from error
+            if isinstance(told, IpDenied):
+                raise ValidationError("This account is not let in from your address.", code="ip_denied") from error
+            if isinstance(told, AuthenticationFailed):
+                raise self.get_invalid_login_error() from error
+            raise told from error
+        self.confirm_login_allowed(account)
+        self.user_cache = account
+        return cast("dict[str, Any]", self.cleaned_data)
+
+
+class ConsoleLoginView(LoginView):
+    """Django's, which lets in whom the password is enough for, and leads others on."""
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        account: Account = form.get_user()
+        next_url = self.get_success_url()
+        if not account.needs_second_factor:
+            return complete_sign_in(self.request, Pending(account=account, next_url=next_url))
+        begin_sign_in(self.request, account=account, next_url=next_url)
+        return redirect("admin:second_factor" if account.has_second_factor else "admin:second_factor_begin")
+
+
+@never_cache
+def show_login(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+    """In the place of ``AdminSite.login``."""
+    if request.method == "GET" and admin.site.has_permission(request) and AGAIN not in request.GET:
+        return redirect("admin:index")
+    context = {
+        **admin.site.each_context(request),
+        "title": "Log in",
+        "subtitle": None,
+        "app_path": request.get_full_path(),
+        "username": request.user.get_username(),
+        **(extra_context or {}),
+    }
+    if REDIRECT_FIELD_NAME not in request.GET and REDIRECT_FIELD_NAME not in request.POST:
+        context[REDIRECT_FIELD_NAME] = reverse("admin:index")
+    view = ConsoleLoginView.as_view(
+        extra_context=context, authentication_form=ConsoleLoginForm, template_name="admin/login.html"
+    )
+    return view(request)
+
+
+def begin_sign_in(request: HttpRequest, *, account: Account, next_url: str) -> None:
+    """Remember that the password was right. Whoever was signed in by this session is so no longer."""
+    request.session.flush()
+    request.session[PENDING] = {
+        "account": str(account.id),
+        "stamp": account.get_session_auth_hash(),
+        "until": time.time() + PENDING_SECONDS,
+        "next": next_url,
+    }
+
+
+def get_pending(request: HttpRequest) -> Pending | None:
+    """Whose second factor is still to come; ``None``: nobody's, or too much time has passed, or something changed."""
+    found = request.session.get(PENDING)
+    if found is None or found["until"] < time.time():
+        return None
+    account = Account.objects.filter(id=uuid.UUID(found["account"]), is_active=True, is_staff=True).first()
+    if account is None or not constant_time_compare(account.get_session_auth_hash(), found["stamp"]):
+        return None
+    return Pending(account=account, next_url=found["next"])
+
+
+def complete_sign_in(request: HttpRequest, pending: Pending) -> HttpResponse:
+    """Sign in whose every step was right; the session gets a new key."""
+    sign_in(request, pending.account)
+    return redirect(pending.next_url)
+
+
+def sign_in(request: HttpRequest, account: Account) -> None:
+    """Have the session be the account's from now on."""
+    request.session.pop(PENDING, None)
+    login(request, account, backend=BACKEND)
+    request.session[FRESH_AT] = int(time.time())
+
+
+def is_fresh(request: HttpRequest) -> bool:
+    """Whether who is signed in has shown everything just now, so that it may be changed."""
+    return bool(time.time() - request.session.get(FRESH_AT, 0) <= FRESH_SECONDS)
+
+
+def ask_again(next_url: str) -> HttpResponse:
+    """To the sign-in, and back from there."""
+    return redirect(reverse("admin:login", query={AGAIN: "1", REDIRECT_FIELD_NAME: next_url}))
 
 
 def describe_lock(error: LockedOut) -> str:
@@ -30,3 +157,4 @@ def describe_lock(error: LockedOut) -> str:
 
 
 admin.site.login_form = ConsoleLoginForm
+admin.site.login = show_login  # type: ignore[method-assign, assignment]  # the site is unfold's, made before any app of ours

@@ -30,7 +30,7 @@ TokenText = Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN_LENGTH)]
 
 
 class TokenRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Either a key, or a name with its password."""
+    """Either a key, or a name with its password, and the code of a second factor where the account has one."""
 
     key: Annotated[
         Annotated[str, Meta(min_length=1, max_length=512)] | None, Meta(description="An account's API key.")
@@ -39,6 +39,10 @@ class TokenRequest(Struct, frozen=True, forbid_unknown_fields=True):
         None
     )
     password: Annotated[Annotated[str, Meta(min_length=1, max_length=1024)] | None, Meta(description="With it.")] = None
+    code: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=64)] | None,
+        Meta(description="Of the person's authenticator app, or a recovery code; where there is a second factor."),
+    ] = None
 
     def __repr__(self) -> str:
         return "TokenRequest(<hidden>)"
@@ -185,10 +189,10 @@ def make_credentials(asked: TokenRequest) -> Authentication:
     Raises:
         InvalidArguments: neither or both kinds are there.
     """
-    if asked.key is not None and asked.username is None and asked.password is None:
+    if asked.key is not None and asked.username is None and asked.password is None and asked.code is None:
         return ApiKeyCredentials(key=asked.key)
     if asked.key is None and asked.username is not None and asked.password is not None:
-        return PasswordCredentials(username=asked.username, password=asked.password)
+        return PasswordCredentials(username=asked.username, password=asked.password, code=asked.code)
     raise InvalidArguments("Send either key, or username and password.", details={"path": "arguments"})
 
 

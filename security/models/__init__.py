@@ -20,6 +20,7 @@ from security.models.keys import EncryptionKey
 from security.models.limits import Limit, LimitUsage
 from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
 from security.models.revocation import RevocationMark
+from security.models.second_factors import AuthenticatorApp, Passkey, RecoveryCode
 from security.models.validators import (
     MAX_KEY_NETWORKS,
     MAX_SCOPES,
@@ -45,6 +46,7 @@ __all__ = [
     "AuditEvent",
     "AuditHead",
     "AuditSeal",
+    "AuthenticatorApp",
     "CommandKey",
     "CommandKeyKept",
     "EncryptionKey",
@@ -53,8 +55,10 @@ __all__ = [
     "Limit",
     "LimitUsage",
     "LoginFailure",
+    "Passkey",
     "PortLease",
     "PortQuarantine",
+    "RecoveryCode",
     "RevocationMark",
     "Role",
     "UnsealedEvent",

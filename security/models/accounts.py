@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.contrib.auth.models import PermissionsMixin
@@ -22,6 +23,7 @@ from uuid_utils.compat import uuid7
 from protocol.domain.messages import SecurityLevel
 from security.domain import policy
 from security.domain.conditions import parse_conditions
+from security.domain.second_factor import Requirement, is_required
 from security.models.validators import validate_action_pattern, validate_conditions, validate_resource_pattern
 
 
@@ -147,6 +149,11 @@ class Account(AbstractBaseUser, PermissionsMixin):
         help_text="The highest level at which this account's connections may send messages.",
     )
     roles = models.ManyToManyField(Role, related_name="accounts", blank=True)
+    second_factor_mark = models.UUIDField(
+        null=True,
+        editable=False,
+        help_text="Another value with every second factor that is added or taken away; empty: there is none.",
+    )
     sign_in_epoch = models.PositiveIntegerField(
         default=0, editable=False, help_text="Moved on, it ends everything that the account signed in to by password."
     )
@@ -190,14 +197,30 @@ class Account(AbstractBaseUser, PermissionsMixin):
         return self.username
 
     @property
+    def has_second_factor(self) -> bool:
+        return self.second_factor_mark is not None
+
+    @property
+    def needs_second_factor(self) -> bool:
+        """Whether the password alone does not let in: there is a second factor, or the settings demand one."""
+        requirement = Requirement(settings.MCP.require_second_factor)
+        is_staff = self.is_staff or self.is_superuser
+        return self.has_second_factor or is_required(requirement=requirement, is_staff=is_staff)
+
+    @property
     def is_service(self) -> bool:
         return self.kind == self.Kind.SERVICE
 
     def _get_session_auth_hash(self, secret: str | None = None) -> str:
-        # Django's, and what it is made of moves on when all sign-ins are ended too.
+        """What a sign-in by password is bound to: Django's, and what moves on when all sign-ins are ended too.
+
+        With a second factor it is part of it, so that a sign-in from before it no longer counts; nor does one from
+        before the settings demanded one.
+        """
+        factor = str(self.second_factor_mark) if self.needs_second_factor else ""
         return salted_hmac(
             "security.Account.session_auth_hash",
-            f"{self.sign_in_epoch}:{self.password}",
+            f"{self.sign_in_epoch}:{factor}:{self.password}",
             secret=secret,
             algorithm="sha256",
         ).hexdigest()

@@ -9,7 +9,16 @@ from security.selectors.access import (
     get_roles_and_grants,
     list_roles_and_grants,
 )
-from security.selectors.accounts import find_account_id, get_account, has_accounts, list_accounts_keyed_by
+from security.selectors.accounts import (
+    count_recovery_codes,
+    find_account_id,
+    get_account,
+    get_authenticator_app,
+    has_accounts,
+    has_authenticator_app,
+    list_accounts_keyed_by,
+    list_passkeys,
+)
 from security.selectors.address_rules import (
     RulesGuard,
     forget_address_rules,
@@ -19,6 +28,18 @@ from security.selectors.address_rules import (
     read_address_rules,
 )
 from security.selectors.audit import MAX_FOUND, MAX_SEARCHED, filter_audit_events_by_actor, search_audit_events
+from security.selectors.audit_chain import (
+    Verification,
+    add_unsealed,
+    export_chain,
+    get_chain_position,
+    get_first_head_from,
+    get_last_head,
+    iterate_seals,
+    verify_chain,
+    verify_event,
+    verify_recent,
+)
 from security.selectors.command_keys import CommandKeys, find_command_key, get_command_keys, list_command_keys
 from security.selectors.credentials import filter_api_keys, get_password_stamp, get_revocation_mark, has_standing
 from security.selectors.explanations import (
@@ -83,11 +104,15 @@ __all__ = [
     "RulesGuard",
     "SessionPage",
     "SessionView",
+    "Verification",
+    "add_unsealed",
     "check_port",
     "count_account_leases",
+    "count_recovery_codes",
     "describe_credentials",
     "describe_lease",
     "explain_access",
+    "export_chain",
     "filter_api_keys",
     "filter_audit_events_by_actor",
     "find_account_id",
@@ -100,8 +125,12 @@ __all__ = [
     "get_address_rules",
     "get_all_sessions_resource",
     "get_api_key",
+    "get_authenticator_app",
+    "get_chain_position",
     "get_command_keys",
+    "get_first_head_from",
     "get_identity_fingerprint",
+    "get_last_head",
     "get_last_known_address_rules",
     "get_password_stamp",
     "get_port_lease",
@@ -111,13 +140,16 @@ __all__ = [
     "get_session_resource",
     "get_used",
     "has_accounts",
+    "has_authenticator_app",
     "has_standing",
     "has_tokens_of",
+    "iterate_seals",
     "judge_with_rule",
     "list_accounts_keyed_by",
     "list_allowed",
     "list_command_keys",
     "list_keys",
+    "list_passkeys",
     "list_port_leases",
     "list_recent_ports",
     "list_roles_and_grants",
@@ -133,4 +165,7 @@ __all__ = [
     "read_rules",
     "search_audit_events",
     "select_rules",
+    "verify_chain",
+    "verify_event",
+    "verify_recent",
 ]

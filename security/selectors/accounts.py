@@ -1,4 +1,4 @@
-"""Accounts by name, and whom an account may issue keys for."""
+"""Accounts by name, their second factors, and whom an account may issue keys for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import uuid
 
 from django.db.models import QuerySet
 
-from security.models import Account
+from security.models import Account, AuthenticatorApp, Passkey, RecoveryCode
 
 
 def has_accounts() -> bool:
@@ -34,3 +34,22 @@ def list_accounts_keyed_by(*, actor: Account) -> QuerySet[Account]:
     """
     accounts = Account.objects.filter(is_active=True)
     return accounts if actor.is_superuser else accounts.filter(pk=actor.pk)
+
+
+def get_authenticator_app(*, account: Account) -> AuthenticatorApp | None:
+    """The account's authenticator app, if it has one that counts."""
+    return AuthenticatorApp.objects.filter(account=account, confirmed_at__isnull=False).first()
+
+
+def has_authenticator_app(*, account: Account) -> bool:
+    return AuthenticatorApp.objects.filter(account=account, confirmed_at__isnull=False).exists()
+
+
+def list_passkeys(*, account: Account) -> list[Passkey]:
+    """The account's passkeys, oldest first."""
+    return list(Passkey.objects.filter(account=account))
+
+
+def count_recovery_codes(*, account: Account) -> int:
+    """How many of the account's recovery codes were not used yet."""
+    return RecoveryCode.objects.filter(account=account).count()

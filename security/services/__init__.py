@@ -11,12 +11,7 @@ from security.services.accounts import (
     save_account,
     set_password,
 )
-from security.services.addresses import (
-    delete_address_rule,
-    disable_address_rules,
-    refuse_lock_out,
-    save_address_rule,
-)
+from security.services.addresses import delete_address_rule, disable_address_rules, refuse_lock_out, save_address_rule
 from security.services.api_keys import (
     DEFAULT_OVERLAP,
     IssuedKey,
@@ -26,6 +21,16 @@ from security.services.api_keys import (
     rotate_api_key,
 )
 from security.services.authentication import CredentialsAuthenticator
+from security.services.changes import (
+    CHANGE_KINDS,
+    MEMBERSHIP_ACTIONS,
+    MEMBERSHIPS,
+    load_stored,
+    record_clearing,
+    record_delete,
+    record_membership,
+    record_save,
+)
 from security.services.channels import IdentityKeyAgreer
 from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
@@ -33,16 +38,10 @@ from security.services.key_making import check_keys, ensure_first_keys
 from security.services.key_rotation import advance_rotations, begin_rotation, list_unfinished, reseal_stragglers
 from security.services.keyring import KeyringVault, get_keyring
 from security.services.limiting import SharedLimiter
-from security.services.limits import (
-    LimitStanding,
-    delete_limit,
-    list_standings,
-    purge_limit_usage,
-    save_limit,
-)
+from security.services.limits import LimitStanding, delete_limit, list_standings, purge_limit_usage, save_limit
 from security.services.lockout import purge_login_failures
 from security.services.master_key_rotation import NothingToRotate, Rewrapped, rotate_master_key
-from security.services.passwords import check_password, sign_in_to_console
+from security.services.passwords import check_first_factor, check_password, sign_in_to_console
 from security.services.port_lease_ends import (
     drain_port_lease,
     end_execution_leases,
@@ -61,10 +60,23 @@ from security.services.port_leases import (
     lease_port_for_execution,
     renew_port_lease,
 )
-from security.services.recording import AuditRecorder
+from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record_console
+from security.services.refusals import record_refused_sign_in
 from security.services.resealing import count_sealed, register_store
 from security.services.revocation import move_revocation_mark
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
+from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
+from security.services.second_factors import (
+    Enrolment,
+    begin_enrolment,
+    check_code,
+    confirm_enrolment,
+    get_enrolment,
+    make_recovery_codes,
+    remove_app,
+    remove_passkey,
+    reset_second_factor,
+)
 from security.services.sessions import (
     EndedSessions,
     end_sign_ins,
@@ -75,10 +87,18 @@ from security.services.sessions import (
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
+    "BATCH",
+    "CHANGE_KINDS",
     "DEFAULT_OVERLAP",
+    "MEMBERSHIPS",
+    "MEMBERSHIP_ACTIONS",
+    "SEALED_WITHIN",
+    "SIGN_IN",
+    "SIGN_OUT",
     "AuditRecorder",
     "CredentialsAuthenticator",
     "EndedSessions",
+    "Enrolment",
     "FirstAccounts",
     "GrantedLease",
     "IdentityKeyAgreer",
@@ -93,10 +113,14 @@ __all__ = [
     "SharedLimiter",
     "advance_rotations",
     "allocate_port",
+    "begin_enrolment",
     "begin_rotation",
+    "check_code",
+    "check_first_factor",
     "check_keys",
     "check_password",
     "check_public_key",
+    "confirm_enrolment",
     "count_sealed",
     "create_account",
     "delete_address_rule",
@@ -110,7 +134,9 @@ __all__ = [
     "end_sign_ins",
     "ensure_first_accounts",
     "ensure_first_keys",
+    "find_audit_key",
     "generate_password",
+    "get_enrolment",
     "get_keyring",
     "issue_api_key",
     "issue_tokens",
@@ -118,21 +144,32 @@ __all__ = [
     "lift_quarantine",
     "list_standings",
     "list_unfinished",
+    "load_stored",
+    "make_recovery_codes",
     "move_revocation_mark",
     "purge_limit_usage",
     "purge_login_failures",
     "purge_port_leases",
     "purge_tokens",
+    "record_clearing",
+    "record_console",
+    "record_delete",
+    "record_membership",
+    "record_refused_sign_in",
+    "record_save",
     "refresh_tokens",
     "refuse_lock_out",
     "register_command_key",
     "register_store",
     "release_port_lease",
+    "remove_app",
+    "remove_passkey",
     "remove_password",
     "rename_api_key",
     "renew_port_lease",
     "reseal_stragglers",
     "reset_password",
+    "reset_second_factor",
     "revoke_all_sessions",
     "revoke_api_key",
     "revoke_command_key",
@@ -146,8 +183,10 @@ __all__ = [
     "save_grant",
     "save_limit",
     "save_role",
+    "seal_events",
     "set_password",
     "settle_port_leases",
+    "sign_chain",
     "sign_in_to_console",
     "sweep_port_leases",
 ]

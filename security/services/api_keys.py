@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from protocol.acting import get_acting
 from protocol.ports import Resource
 from security.domain import api_keys
 from security.domain.api_keys import KeyState
@@ -24,6 +25,7 @@ from security.services.revocation import move_revocation_mark
 
 logger = logging.getLogger(__name__)
 
+REVOKE_KEY: Final = "api_keys.revoke"
 ROTATE_KEYS: Final = "keys.rotate"
 DEFAULT_OVERLAP: Final = timedelta(hours=24)
 """How long a rotated key goes on counting, beside its successor."""
@@ -71,7 +73,9 @@ def issue_api_key(
         created_by=created_by,
     )
     api_key.full_clean()
-    api_key.save(force_insert=True)
+    # One transaction: a receiver puts it on record.
+    with transaction.atomic():
+        api_key.save(force_insert=True)
     logger.info("API key %s of %s issued by %s", api_key.id, account, created_by or "the command line")
     return IssuedKey(api_key=api_key, secret=material.secret)
 
@@ -130,7 +134,8 @@ def rename_api_key(*, api_key: ApiKey, name: str) -> None:
     """
     api_key.name = name
     api_key.full_clean()
-    api_key.save(update_fields=["name"])
+    with transaction.atomic():
+        api_key.save(update_fields=["name"])
 
 
 def revoke_api_key(*, api_key: ApiKey, revoked_by: Account | None = None) -> bool:
@@ -142,8 +147,21 @@ def revoke_api_key(*, api_key: ApiKey, revoked_by: Account | None = None) -> boo
     with transaction.atomic():
         is_revoked_now = bool(ApiKey.objects.filter(pk=api_key.pk, revoked_at__isnull=True).update(revoked_at=now))
         if is_revoked_now:
+            _record_revocation(api_key)
             move_revocation_mark()
     api_key.refresh_from_db(fields=["revoked_at"])
     if is_revoked_now:
         logger.info("API key %s revoked by %s", api_key.id, revoked_by or "the command line")
     return is_revoked_now
+
+
+def _record_revocation(api_key: ApiKey) -> None:
+    acting = get_acting()
+    audit.record_event(
+        action=REVOKE_KEY,
+        principal=None if acting is None else acting.find_principal(),
+        resource=Resource(kind="api_key", name=str(api_key)[:255], owner_id=api_key.account_id),
+        outcome="revoked",
+        trace_id="" if acting is None else acting.trace_id,
+        data={"id": str(api_key.pk), "account_id": str(api_key.account_id)},
+    )

@@ -182,11 +182,14 @@ class TokenMethod:
 
 
 class PasswordMethod:
-    """A person's name and password."""
+    """A person's name and password, and a code where the account needs one."""
 
     def authenticate(self, credentials: PasswordCredentials, *, origin: Origin) -> AccountPrincipal:
         account = check_password(
-            username=credentials.username, password=credentials.password, remote_address=origin.remote_address
+            username=credentials.username,
+            password=credentials.password,
+            code=credentials.code,
+            remote_address=origin.remote_address,
         )
         require_address(origin.remote_address, account_id=account.id, api_key=None)
         return make_principal(

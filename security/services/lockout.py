@@ -59,6 +59,19 @@ def forgive_attempt(*, username: str, remote_address: str | None) -> None:
         LoginFailure.objects.filter(key=lockout.make_pair_key(username=username, address_key=address_key)).delete()
 
 
+def release_attempt(*, username: str, remote_address: str | None) -> None:
+    """Take back what was counted for this attempt, and nothing else: the password was right, a code is still to come.
+
+    Were the name's wrong ones forgotten here, whoever knows the password could guess at codes without end.
+    """
+    now = timezone.now()
+    address_key = lockout.make_address_key(address=remote_address)
+    pair_key = lockout.make_pair_key(username=username, address_key=address_key)
+    with transaction.atomic():
+        for key, allowance in ((address_key, lockout.ADDRESS_ALLOWANCE), (pair_key, lockout.PAIR_ALLOWANCE)):
+            LoginFailure.objects.filter(key=key, clear_at__gt=now).update(clear_at=F("clear_at") - allowance.step)
+
+
 def purge_login_failures() -> int:
     """Delete counters that count nothing any more; how many."""
     past = LoginFailure.objects.filter(clear_at__lt=timezone.now())

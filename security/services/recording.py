@@ -9,12 +9,17 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from typing import Final
 
+from protocol.acting import get_acting
 from protocol.ports import Denial, Door, Principal, Resource
 from security.domain.authorization import AccountPrincipal
+from security.models import Account
+from security.selectors import get_account_principal
 from security.services import audit
 from security.services.denials import submit_denial
 
 AUTHENTICATE: Final = "accounts.authenticate"
+SIGN_IN: Final = "console.sign_in"
+SIGN_OUT: Final = "console.sign_out"
 END_SESSION: Final = "sessions.end"
 SEEN_SECONDS: Final = 3600.0
 """A credential that goes on coming from one address with HTTP requests is recorded once in so long, by each process."""
@@ -79,3 +84,16 @@ class AuditRecorder:
             outcome="lost" if close_code is None else "closed",
             data={"account_id": str(account_id), "close_code": close_code},
         )
+
+
+def record_console(*, account: Account, action: str, remote_address: str | None) -> None:
+    """A person signed in to the console, or out of it."""
+    acting = get_acting()
+    audit.record_event(
+        action=action,
+        principal=get_account_principal(account=account),
+        resource=Resource(kind="account", name=account.username, owner_id=account.id),
+        outcome="accepted" if action == SIGN_IN else "ended",
+        trace_id="" if acting is None else acting.trace_id,
+        data={"door": Door.CONSOLE.value, "address": remote_address},
+    )

@@ -35,6 +35,7 @@ SCHEMES: Final[dict[str, dict[str, Any]]] = {
     "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast", "link-in-text-block"]},
 }
 """The themes, and what axe-core is run with in each."""
+OWN_NAMES: Final = frozenset({"127.0.0.1", "localhost"})
 BAD_IMPACTS: Final = frozenset({"serious", "critical"})
 EXCUSED: Final = {
     # Django's autocomplete is select2, which names its box by the text in it: with nothing chosen by nothing.
@@ -132,7 +133,7 @@ class Console:
             self.wrongs.append(f"{kind}: {text}")
 
     def _note_request(self, request: Request) -> None:
-        if urlsplit(request.url).scheme not in {"data", "blob"} and urlsplit(request.url).hostname != "127.0.0.1":
+        if urlsplit(request.url).scheme not in {"data", "blob"} and urlsplit(request.url).hostname not in OWN_NAMES:
             self.wrongs.append(f"leaves the machine: {request.url}")
 
     def _note_failure(self, request: Request) -> None:

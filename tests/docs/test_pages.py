@@ -13,19 +13,22 @@ from tests.docs.pages import DOCS, PROJECT_ROOT, iterate_code, list_anchors, lis
 
 OWN_COMMANDS = (
     "address_rules",
-    "rotate_key",
-    "rotate_keys",
-    "rotate_master_key",
-    "revoke_sessions",
-    "serve",
     "call",
     "explain",
+    "export_audit",
     "issue_key",
     "make_reference",
     "register_command_key",
     "reset_password",
+    "reset_second_factor",
     "revoke_command_key",
+    "revoke_sessions",
+    "rotate_key",
+    "rotate_keys",
+    "rotate_master_key",
     "runserver",
+    "serve",
+    "verify_audit",
 )
 PAGES = pytest.mark.parametrize("page", list_pages(), ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
 

@@ -104,6 +104,8 @@ async def test_whoever_recovers_a_run_dies_too(faulty: FaultyProduct, point: str
 
 def test_every_failpoint_is_tried() -> None:
     tried = {case[0] for case in [*WORKER_CASES, *ACCEPT_CASES]}
+    # By ``test_sealing``.
+    tried |= {"seal.before_commit", "seal.after_commit", "sign.before_commit", "sign.after_commit"}
     # By ``test_port_leases``.
     tried |= {"run.after_lease", "lease.before_commit", "lease.after_commit"}
     assert (

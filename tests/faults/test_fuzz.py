@@ -9,7 +9,7 @@ import pytest
 from tests.faults.fuzz.campaign import PRODUCT_VARIABLES, Campaign
 from tests.services import Product, run_product
 
-FRAMES = 4_000
+FRAMES = 2_500
 SEED = 5
 
 pytestmark = [pytest.mark.own_web_server, pytest.mark.xdist_group("fuzz")]
@@ -28,6 +28,6 @@ async def test_mutated_frames_and_requests_do_no_harm(fuzzed: Product, caplog: p
     assert not report.tally.findings, "\n".join(report.tally.findings)
     # Else it proves little: much was sent, it got past the first checks, and the bystander was there.
     assert report.frames + report.requests >= FRAMES * 0.9
-    assert {"response", "protocol.invalid_arguments", "protocol.invalid_payload"} <= report.tally.answers.keys()
-    assert {"1002", "1007", "1009"} <= report.tally.closes.keys()
+    assert {"response", "protocol.invalid_arguments", "security.decryption_failed"} <= report.tally.answers.keys()
+    assert {"1002", "1009", "4400"} <= report.tally.closes.keys()
     assert report.pings_seconds

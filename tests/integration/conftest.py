@@ -7,6 +7,7 @@ from django.test import Client
 
 from security.models import Account
 from tests.factories import create_operator
+from tests.unrecorded import unrecorded
 
 
 @pytest.fixture
@@ -18,5 +19,6 @@ def operator() -> Account:
 @pytest.fixture
 def console(client: Client, operator: Account) -> Client:
     """The operator's browser."""
-    client.force_login(operator)
+    with unrecorded():
+        client.force_login(operator)
     return client

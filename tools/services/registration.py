@@ -12,6 +12,8 @@ from collections import defaultdict
 from django.db import transaction
 from msgspec import Struct
 
+from protocol.ports import Resource
+from security.services import audit
 from tools.adapters.python import autodiscover
 from tools.authoring import get_declared_tools
 from tools.domain.specification import ToolSpecification, get_latest_version
@@ -19,6 +21,8 @@ from tools.models import Tool, ToolVersion
 
 logger = logging.getLogger(__name__)
 
+REGISTER_TOOLS = "tools.register"
+QUARANTINE_TOOLS = "tools.quarantine"
 CODE_MISSING = "No installed app declares it."
 CODE_ADAPTER = "python"
 
@@ -72,9 +76,11 @@ def register_version(*, tool: Tool, specification: ToolSpecification, result: Sy
     )
     if is_new:
         result.added.append(specification.reference)
+        record_definition(specification, action=REGISTER_TOOLS, outcome="registered")
     elif version.definition_hash != specification.definition_hash:
         reason = "The code's definition differs from the one registered; give the change a new version."
-        set_state(version, ToolVersion.State.QUARANTINED, reason)
+        if set_state(version, ToolVersion.State.QUARANTINED, reason):
+            record_definition(specification, action=QUARANTINE_TOOLS, outcome="quarantined")
         result.quarantined.append(specification.reference)
     else:
         set_state(version, ToolVersion.State.AVAILABLE, "")
@@ -100,7 +106,19 @@ def choose_current_version(tool: Tool) -> None:
         Tool.objects.filter(id=tool.id).update(current_version=current)
 
 
-def set_state(version: ToolVersion, state: ToolVersion.State, reason: str) -> None:
-    """Change the state and nothing else of the version, if it differs."""
-    if (version.state, version.state_reason) != (state, reason):
-        ToolVersion.objects.filter(id=version.id).update(state=state, state_reason=reason)
+def set_state(version: ToolVersion, state: ToolVersion.State, reason: str) -> bool:
+    """Change the state and nothing else of the version; ``False`` where it is the same."""
+    if (version.state, version.state_reason) == (state, reason):
+        return False
+    ToolVersion.objects.filter(id=version.id).update(state=state, state_reason=reason)
+    return True
+
+
+def record_definition(specification: ToolSpecification, *, action: str, outcome: str) -> None:
+    """Put a new or changed definition into the audit record, inside the caller's transaction."""
+    audit.record_event(
+        action=action,
+        resource=Resource(kind="tool", name=specification.name),
+        outcome=outcome,
+        data={"version": specification.version, "definition_hash": specification.definition_hash},
+    )

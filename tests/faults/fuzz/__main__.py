@@ -60,6 +60,7 @@ def describe(report: Report) -> list[tuple[str, str]]:
             ),
             ("its open files", f"{report.before.descriptors}, then {report.after.descriptors}"),
         ]
+    rows.append(("stopped meanwhile", f"in {report.stop_seconds:.1f} s"))
     return [*rows, ("verdict", "BAD" if tally.findings else "good")]
 
 

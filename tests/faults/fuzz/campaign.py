@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -64,6 +65,7 @@ class Report:
     frames: int = 0
     requests: int = 0
     seconds: float = 0.0
+    stop_seconds: float = math.inf
     pings_seconds: list[float] = field(default_factory=list)
     before: Vitals | None = None
     after: Vitals | None = None
@@ -84,7 +86,7 @@ class Campaign:
     report: Report = field(default_factory=lambda: Report(tally=Tally()))
 
     async def run(self) -> Report:
-        """Send everything; what is wrong is in the report's findings."""
+        """Send everything, then stop the product meanwhile; what is wrong is in the report's findings."""
         report, product = self.report, self.product
         since = read_logs(product)
         web = await asyncio.to_thread(find_web, product)
@@ -108,6 +110,7 @@ class Campaign:
         report.seconds = time.monotonic() - started
         report.frames, report.requests = sockets.frames, requests.requests
         await self._check_end(seeds, web)
+        await self._stop_under_fire(seeds)
         report.tally.findings += list_failures(product, since)
         return report
 
@@ -152,6 +155,32 @@ class Campaign:
                 self.report.tally.findings.append(f"the bystander's connection ended: {pinging.exception()!r}")
             pinging.cancel()
             await asyncio.gather(pinging, return_exceptions=True)
+
+    async def _stop_under_fire(self, seeds: Seeds) -> None:
+        """Stop the product while the frames go on: a draining connection is a state like the others."""
+        tally = self.report.tally
+        sockets = SocketFuzzer(
+            product=self.product, seeds=seeds, tally=tally, seed=self.seed + 1, is_server_stopping=True
+        )
+        stopping = asyncio.create_task(asyncio.to_thread(self.product.stop))
+
+        async def go_on(first: int) -> None:
+            for number in range(first, 1 << 40, CONNECTIONS):
+                if stopping.done():
+                    return
+                await sockets.run_episode(number)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for first in range(CONNECTIONS):
+                    tasks.create_task(go_on(first))
+        except* TooManyFindings:
+            # What there is, is told.
+            pass
+        try:
+            self.report.stop_seconds = await stopping
+        except subprocess.TimeoutExpired:
+            tally.findings.append("the product did not stop")
 
     async def _check_end(self, seeds: Seeds, web: psutil.Process) -> None:
         """The same process still serves everybody, the fuzzing account too."""

@@ -34,6 +34,7 @@ LEVELS = {"standard": 5, "high": 2, "critical": 2}
 """Of the connections, in these proportions."""
 UNSEALED_SHARE = 0.02
 """Of the frames on a connection where all have to be sealed."""
+RESTARTING = 1012
 MAX_BURST = 16
 MAX_FRAMES = 60
 """Of one connection."""
@@ -47,6 +48,8 @@ class SocketFuzzer:
     seeds: Seeds
     tally: Tally
     seed: int
+    is_server_stopping: bool = False
+    """Then connections are refused, and end with 1012."""
     frames: int = 0
     """How many were sent so far."""
 
@@ -59,7 +62,12 @@ class SocketFuzzer:
                 self.product.websocket_url, subprotocol=encoding.value, address=make_address(number)
             )
         except (HandshakeRefused, OSError) as error:
-            self.tally.find(f"episode {number}: no connection: {error!r}")
+            self.tally.closes[str(error) if isinstance(error, HandshakeRefused) else type(error).__name__] += 1
+            # A server that cannot count who comes, for it is too busy, lets nobody in for a moment.
+            is_busy = isinstance(error, HandshakeRefused) and " 429 " in str(error)
+            if not (self.is_server_stopping or is_busy):
+                self.tally.find(f"episode {number}: no connection: {error!r}")
+            await asyncio.sleep(BREATH_SECONDS)
             return
         episode = Episode(fuzzer=self, number=number, chance=chance, encoding=encoding, socket=socket)
         try:
@@ -116,8 +124,7 @@ class Episode:
         await self._exchange([self._wrap("handshake", data)])
         answer = self.received[-1] if self.received else None
         if answer is None or answer["type"] != "handshake":
-            self._find(f"the handshake at {level} got {answer}", [])
-            self.is_open = False
+            self._find_wrong_opening(f"the handshake at {level} got {answer}")
         elif sealed is not None:
             answered = answer["payload"]
             sealed.agree(request=data, answer=answered["key_agreement"], connection_id=answered["connection_id"])
@@ -132,10 +139,14 @@ class Episode:
         await self._exchange([self._wrap("authentication", data)])
         answer = self.received[-1] if self.received else None
         if answer is None or answer["type"] != "authentication":
-            self._find(f"a right key got {answer}", [])
-            self.is_open = False
+            self._find_wrong_opening(f"a right key got {answer}")
         else:
             self.session_id = answer["payload"]["session_id"]
+
+    def _find_wrong_opening(self, what: str) -> None:
+        self.is_open = False
+        if not self.fuzzer.is_server_stopping:
+            self._find(what, [])
 
     def _wrap(self, kind: str, data: bytes) -> Frame:
         opcode = Opcode.TEXT if self.encoding is Encoding.JSON else Opcode.BINARY
@@ -282,6 +293,8 @@ class Episode:
         self.is_open = False
         code = received.close_code
         self.fuzzer.tally.closes[str(code)] += 1
+        if self.fuzzer.is_server_stopping and code == RESTARTING:
+            return
         if code not in CLOSE_CODES and not (code is None or self._sent_close(frames)):
             self._find(f"it was closed with {code}", frames)
         leak = find_leak(received.data[2:].decode(errors="replace"), self.fuzzer.product)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from django.test import Client
 from django.urls import reverse
 
 from protocol.ports import Resource
-from security.models import Account, AuditEvent
+from security import services
+from security.models import Account, AuditEvent, AuditSeal
 from security.selectors import get_account_principal
 from security.services.audit import record_event
 from tests.factories import create_person, create_service
+from tests.keys import ensure_keys
 from tests.queries import capture_queries
 
 pytestmark = pytest.mark.django_db
@@ -124,13 +127,14 @@ def test_events_are_searched(console: Client) -> None:
 
 def test_nothing_is_written_by_hand(console: Client) -> None:
     event = record()
-    before = AuditEvent.objects.values().get()
+    before = AuditEvent.objects.values().get(pk=event.pk)
     fields = {"action": "x", "outcome": "x", "actor_name": "x", "post": "yes"}
     assert console.post(reverse("admin:security_auditevent_add"), fields).status_code == 403
     assert console.post(reverse("admin:security_auditevent_change", args=[event.pk]), fields).status_code == 403
     assert console.post(reverse("admin:security_auditevent_delete", args=[event.pk]), fields).status_code == 403
     console.post(reverse(LIST), {"action": "delete_selected", "_selected_action": [event.pk], "post": "yes"})
-    assert AuditEvent.objects.values().get() == before
+    assert AuditEvent.objects.values().get(pk=event.pk) == before
+    assert set(AuditEvent.objects.exclude(pk=event.pk).values_list("action", flat=True)) == {"access.deny"}
     page = get_text(console, "admin:security_auditevent_change", event.pk)
     assert 'name="_save"' not in page
     assert reverse("admin:security_auditevent_delete", args=[event.pk]) not in page
@@ -170,3 +174,19 @@ def test_the_list_asks_the_same_of_the_database_however_long_it_is(console: Clie
     for _ in range(10):
         record(create_service())
     assert count_queries() == few
+
+
+def test_the_chain_is_shown_and_searched_by_position(console: Client) -> None:
+    ensure_keys()
+    for _ in range(3):
+        record_event(action="a.b", resource=Resource(kind="thing", name="x"), outcome="done")
+    services.seal_events()
+    page = console.get("/admin/security/auditevent/").content.decode()
+    assert "As it was sealed" in page
+    services.sign_chain(interval=timedelta(0))
+    seal = AuditSeal.objects.get(position=2)
+    page = console.get(f"/admin/security/auditevent/{seal.event_id}/change/").content.decode()
+    assert seal.hash in page
+    assert "As it was sealed, up to the signed head 1" in page
+    found = console.get("/admin/security/auditevent/", {"q": "2"}).context["cl"].result_list
+    assert [event.id for event in found] == [seal.event_id]

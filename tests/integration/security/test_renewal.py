@@ -310,7 +310,7 @@ def test_a_session_that_ended_otherwise_was_not_revoked() -> None:
 
 
 def test_who_may_not_end_a_session_does_not() -> None:
-    agent = by_key(create_service())
+    agent = by_key(create_service(roles=[]))
     session_id = open_for(agent)
     with pytest.raises(AccessDenied):
         services.revoke_session(session_id=session_id, principal=agent, trace_id="")

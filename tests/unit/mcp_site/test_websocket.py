@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mcp_site.serving.websocket import BoundedWebSocketProtocol
 
 
-async def test_an_answer_that_crosses_the_end_of_a_connection_finds_its_peer_gone() -> None:
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "websocket.send", "text": "{}", "bytes": None},
+        {"type": "websocket.close", "code": 4403, "reason": "revoked or denied"},
+    ],
+)
+async def test_what_crosses_the_end_of_a_connection_finds_its_peer_gone(message: Any) -> None:
     protocol = BoundedWebSocketProtocol.__new__(BoundedWebSocketProtocol)
     protocol.close_sent = True
     with pytest.raises(OSError, match=r"\A\Z"):  # which the consumer knows to mean that
-        await protocol.send({"type": "websocket.send", "text": "{}", "bytes": None})
+        await protocol.send(message)

@@ -1,0 +1,135 @@
+"""``python -m benchmarks.audit``: what the audit record costs, in a process and a database of its own.
+
+A short transaction with an event and without; sealing; verifying; and how long the first denial of a source takes
+until it may be told. Times are CPU of this process, but for denials, which are waited for. It checks that the chain
+that came of it verifies. Figures: JSON on stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+
+REPEATS = 5
+TRANSACTIONS = 1_000
+DENIALS = 200
+DENIAL_PAUSE_SECONDS = 0.03
+"""Below the ceiling of events a second: each is the first of its source, and written at once."""
+
+
+def measure(*, rows: int) -> dict[str, object]:
+    """All figures; the database has ``rows`` events for sealing and verifying."""
+    import django  # noqa: PLC0415  # the data folder is set first
+
+    django.setup()
+    from django.core.management import call_command  # noqa: PLC0415  # as above
+    from django.db import transaction  # noqa: PLC0415  # as above
+
+    from protocol.ports import Denial, Door, Resource  # noqa: PLC0415  # as above
+    from security import selectors, services  # noqa: PLC0415  # as above
+    from security.models import AuditEvent, UnsealedEvent  # noqa: PLC0415  # as above
+    from security.services.audit import record_event  # noqa: PLC0415  # as above
+    from security.services.denials import DenialRecorder  # noqa: PLC0415  # as above
+    from tests.keys import ensure_keys  # noqa: PLC0415  # as above
+
+    call_command("migrate", verbosity=0)
+    ensure_keys()
+    services.move_revocation_mark()
+
+    def act() -> None:
+        with transaction.atomic():
+            services.move_revocation_mark()
+
+    def act_on_record() -> None:
+        with transaction.atomic():
+            services.move_revocation_mark()
+            record_event(
+                action="execution.ended",
+                resource=Resource(kind="execution", name="0198c5a1-7f3e-7c44-9d55-3f2f6a1c8e10"),
+                outcome="succeeded",
+                data={"attempt": 1, "worker": "worker@host", "code": None},
+            )
+
+    without = [measure_cpu_us(act, times=TRANSACTIONS) for _ in range(REPEATS)]
+    with_event = [measure_cpu_us(act_on_record, times=TRANSACTIONS) for _ in range(REPEATS)]
+    missing = rows - AuditEvent.objects.count()
+    for start in range(0, missing, 10_000):
+        AuditEvent.objects.bulk_create(
+            [
+                AuditEvent(
+                    action="execution.ended", resource_kind="execution", resource_name=str(n), outcome="succeeded"
+                )
+                for n in range(start, min(start + 10_000, missing))
+            ]
+        )
+    began = time.process_time()
+    sealed = 0
+    while batch := services.seal_events():
+        sealed += batch
+    sealing = (time.process_time() - began) / sealed * 1e6
+    assert not UnsealedEvent.objects.exists()
+    services.sign_chain(interval=timedelta(0))
+    began, cpu_began = time.perf_counter(), time.process_time()
+    result = selectors.verify_chain(find_key=services.find_audit_key)
+    verify_seconds, verify_cpu = time.perf_counter() - began, time.process_time() - cpu_began
+    assert result.finding_count == 0, result.findings
+    assert result.last == sealed
+    recorder, waits = DenialRecorder(), []
+    for number in range(DENIALS):
+        denial = Denial(
+            code="security.access_denied",
+            door=Door.HTTP,
+            remote_address=f"192.0.{number // 250}.{number % 250}",
+            principal=None,
+            kind="request",
+            subject="GET /",
+        )
+        began = time.perf_counter()
+        recorder.submit(denial).result()
+        waits.append((time.perf_counter() - began) * 1e3)
+        time.sleep(DENIAL_PAUSE_SECONDS)
+    waits.sort()
+    return {
+        "events": sealed,
+        "transaction_cpu_us": {
+            "without": round(statistics.median(without)),
+            "with": round(statistics.median(with_event)),
+        },
+        "sealing_cpu_us_an_event": round(sealing, 1),
+        "verify": {"seconds": round(verify_seconds, 1), "cpu_us_an_event": round(verify_cpu / sealed * 1e6, 1)},
+        "first_denial_ms": {"p50": round(waits[len(waits) // 2], 2), "p95": round(waits[int(len(waits) * 0.95)], 2)},
+    }
+
+
+def measure_cpu_us(function: Callable[[], None], *, times: int) -> float:
+    """CPU of this process for one call, in microseconds."""
+    began = time.process_time()
+    for _ in range(times):
+        function()
+    return (time.process_time() - began) / times * 1e6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.audit", description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="events to seal and verify (default %(default)s)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mcp-audit-") as folder:
+        os.environ["MCP_DATA_DIR"] = str(Path(folder) / "var")
+        os.environ["DJANGO_SETTINGS_MODULE"] = "mcp_site.settings"
+        Path(folder, "var").mkdir(mode=0o700)
+        figures = measure(rows=options.rows)
+    print(msgspec.json.format(msgspec.json.encode(figures)).decode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
