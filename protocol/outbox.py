@@ -6,6 +6,7 @@ rows are locked last in a transaction, in ascending order where there are severa
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,9 +15,12 @@ import msgspec
 from django.db import connection, transaction
 from msgspec import Struct
 
-from protocol import statements, wakeups
-from protocol.domain.messages import ErrorPayload, MessageType, ResponsePayload
+from protocol import ports, statements, wakeups
+from protocol.domain.handshake import is_sealed
+from protocol.domain.messages import ErrorPayload, MessageType, ResponsePayload, SecurityLevel
 from protocol.models import OutboxMessage, Session
+
+logger = logging.getLogger(__name__)
 
 READ_LIMIT = 500
 """Messages read at once over all sessions; the next read goes on from there."""
@@ -53,20 +57,34 @@ def append(*, session_id: uuid.UUID, correlation_id: str, payload: ResponsePaylo
         Session,
         where={"id": session_id, "ended_at": None},
         values={"last_sequence": statements.Plus(1)},
-        names=("last_sequence", "channel"),
+        names=("last_sequence", "channel", "security_level"),
     )
     if row is None:
         return None
-    sequence, channel = row
+    sequence, channel, level = row
     kind = MessageType.ERROR if isinstance(payload, ErrorPayload) else MessageType.RESPONSE
     body = msgspec.json.encode(payload)
+    sealed = ports.Sealed(key_id="", data=body)
+    if is_sealed(SecurityLevel(level)):
+        # What was sealed on its way must not lie open at its end.
+        sealed = ports.get_vault().seal(plaintext=body, aad=make_aad(session_id, sequence))
     statements.insert(
         OutboxMessage(
-            session_id=session_id, sequence=sequence, correlation_id=correlation_id, kind=kind.value, payload=body
+            session_id=session_id,
+            sequence=sequence,
+            correlation_id=correlation_id,
+            kind=kind.value,
+            payload=sealed.data,
+            key_id=sealed.key_id,
         )
     )
     entry = OutboxEntry(sequence=sequence, kind=kind, correlation_id=correlation_id, payload=body)
     return Appended(entry=entry, channel=channel)
+
+
+def make_aad(session_id: uuid.UUID, sequence: int) -> bytes:
+    """What a sealed payload is bound to: its model, field and row."""
+    return f"protocol.outboxmessage\npayload\n{session_id}\n{sequence}\n".encode()
 
 
 def wake(
@@ -81,15 +99,25 @@ def read_after(positions: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, list[Outbo
     """What each session's outbox holds after its position, ascending; at most ``READ_LIMIT`` messages in all."""
     wanted = list(positions.items())
     entries: dict[uuid.UUID, list[OutboxEntry]] = {}
+    unreadable: set[uuid.UUID] = set()
     remaining = READ_LIMIT
     for start in range(0, len(wanted), MAX_SESSIONS_A_QUERY):
         rows = _read_rows(wanted[start : start + MAX_SESSIONS_A_QUERY], limit=remaining)
-        for session_id, sequence, kind, correlation_id, payload in rows:
+        for session_id, sequence, kind, correlation_id, payload, key_id in rows:
             key = session_id if isinstance(session_id, uuid.UUID) else uuid.UUID(session_id)
+            if key in unreadable:
+                continue
+            body = bytes(payload)
+            try:
+                if key_id:
+                    body = ports.get_vault().open(key_id=key_id, data=body, aad=make_aad(key, sequence))
+            except Exception:
+                # One session's message that does not open is not the others' harm; its own wait behind it.
+                logger.exception("Session %s: message %d does not open", key, sequence)
+                unreadable.add(key)
+                continue
             entries.setdefault(key, []).append(
-                OutboxEntry(
-                    sequence=sequence, kind=MessageType(kind), correlation_id=correlation_id, payload=bytes(payload)
-                )
+                OutboxEntry(sequence=sequence, kind=MessageType(kind), correlation_id=correlation_id, payload=body)
             )
         remaining -= len(rows)
         if remaining <= 0:
@@ -106,7 +134,7 @@ def _read_rows(wanted: Sequence[tuple[uuid.UUID, int]], *, limit: int) -> list[t
         parameters += [prepare(session_id, connection), position]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT session_id, sequence, kind, correlation_id, payload FROM {table}"  # noqa: S608  # as above
+            f"SELECT session_id, sequence, kind, correlation_id, payload, key_id FROM {table}"  # noqa: S608  # as above
             f" WHERE {condition} ORDER BY session_id, sequence LIMIT {limit}",
             parameters,
         )

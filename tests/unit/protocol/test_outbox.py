@@ -11,17 +11,28 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from protocol import outbox, sessions
-from protocol.domain.messages import ClientInfo, ErrorPayload, MessageType, ResponsePayload, describe_error
+from protocol.domain.messages import (
+    ClientInfo,
+    ErrorPayload,
+    MessageType,
+    ResponsePayload,
+    SecurityLevel,
+    describe_error,
+)
 from protocol.errors import AccessDenied
 from protocol.models import OutboxMessage, Session
 from security.selectors import get_account_principal
 from tests.factories import create_service
 
 
-def open_session(*, channel: str = "here") -> Session:
+def open_session(*, channel: str = "here", level: SecurityLevel = SecurityLevel.STANDARD) -> Session:
     principal = get_account_principal(account=create_service())
     return sessions.open_session(
-        principal=principal, channel=channel, client=ClientInfo(name="test"), remote_address=None
+        principal=principal,
+        channel=channel,
+        client=ClientInfo(name="test"),
+        remote_address=None,
+        security_level=level,
     )
 
 
@@ -161,3 +172,29 @@ def test_what_is_acknowledged_is_forgotten_and_nothing_else() -> None:
     following = append(session, "c-5")
     assert following is not None
     assert following.entry.sequence == 5
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("level", list(SecurityLevel))
+def test_from_high_on_the_outbox_holds_nothing_in_the_open(level: SecurityLevel) -> None:
+    session = open_session(level=level)
+    appended = append(session, "c-1", ResponsePayload("ping", "a secret answer"))
+    assert appended is not None
+    row = OutboxMessage.objects.get(session=session)
+    is_sealed = level in (SecurityLevel.HIGH, SecurityLevel.CRITICAL)
+    assert (b"a secret answer" not in bytes(row.payload)) is is_sealed
+    assert bool(row.key_id) is is_sealed
+    assert outbox.read_after({session.id: 0}) == {session.id: [appended.entry]}
+
+
+@pytest.mark.django_db
+def test_a_sealed_message_opens_in_its_place_only_and_is_no_others_harm() -> None:
+    session, other = open_session(level=SecurityLevel.HIGH), open_session(level=SecurityLevel.HIGH)
+    for number in (1, 2):
+        append(session, f"c-{number}")
+        append(other, f"c-{number}")
+    moved = OutboxMessage.objects.get(session=other, sequence=1)
+    OutboxMessage.objects.filter(session=session, sequence=1).update(payload=moved.payload)
+    found = outbox.read_after({session.id: 0, other.id: 0})
+    assert session.id not in found
+    assert [entry.sequence for entry in found[other.id]] == [1, 2]
