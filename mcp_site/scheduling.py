@@ -19,6 +19,8 @@ HOUSEKEEPING: Final = frozenset(
         "tools.purge_executions",
         "protocol.expire_sessions",
         "security.sweep_port_leases",
+        "security.advance_rotations",
+        "security.reseal_stragglers",
     }
 )
 

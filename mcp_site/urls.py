@@ -9,6 +9,7 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from mcp_site.monitoring import views
 from protocol.api.problems import show_not_found
+from security.api.key_set import show_key_set
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
@@ -18,6 +19,7 @@ urlpatterns = [
     path("api/v1/", include("tools.api.urls")),
     path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="openapi"), name="api-docs"),
     re_path(r"^api/", show_not_found),
+    path(".well-known/mcp-keys.json", show_key_set, name="key-set"),
     path("healthz", views.show_health),
     path("readyz", views.show_readiness),
 ]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from celery import shared_task
 
 from security import services
+
+ROTATION_SECONDS: Final = 1.0
+"""Of sealing anew at a time: other housekeeping waits meanwhile."""
 
 
 @shared_task(name="security.purge_credentials")
@@ -25,3 +30,15 @@ def sweep_port_leases() -> None:
 def purge_port_leases() -> None:
     """Forget leases of ports that were released long ago."""
     services.purge_port_leases()
+
+
+@shared_task(name="security.advance_rotations")
+def advance_rotations() -> None:
+    """Go on with rotations of keys that the console began, or whose command was killed."""
+    services.advance_rotations(seconds=ROTATION_SECONDS)
+
+
+@shared_task(name="security.reseal_stragglers")
+def reseal_stragglers() -> None:
+    """Seal anew what came to lie under a key that is retired."""
+    services.reseal_stragglers(seconds=ROTATION_SECONDS)

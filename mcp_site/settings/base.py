@@ -218,6 +218,8 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "expire sessions": {"task": "protocol.expire_sessions", "schedule": 30.0},
     "sweep port leases": {"task": "security.sweep_port_leases", "schedule": 5.0},
     "purge port leases": {"task": "security.purge_port_leases", "schedule": 3600.0},
+    "advance rotations": {"task": "security.advance_rotations", "schedule": 2.0},
+    "reseal stragglers": {"task": "security.reseal_stragglers", "schedule": 3600.0},
     "purge credentials": {"task": "security.purge_credentials", "schedule": 300.0},
 }
 CELERY_DB_REUSE_MAX = 10_000

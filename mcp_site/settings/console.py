@@ -100,6 +100,7 @@ UNFOLD: dict[str, Any] = {
                     _link_list("Limits", icon="speed", model="security.limit"),
                     _link_list("Command keys", icon="signature", model="security.commandkey"),
                     _link_list("Console groups", icon="group", model="auth.group"),
+                    _link_list("Server keys", icon="vpn_key", model="security.encryptionkey"),
                     _link_list("Audit record", icon="receipt_long", model="security.auditevent"),
                 ],
             },

@@ -11,6 +11,7 @@ from security.admin.accounts import AccountAdmin
 from security.admin.address_rules import AddressRuleAdmin
 from security.admin.audit import AuditEventAdmin
 from security.admin.command_keys import CommandKeyAdmin
+from security.admin.key_ring import EncryptionKeyAdmin
 from security.admin.keys import ApiKeyAdmin
 from security.admin.limits import LimitAdmin
 from security.admin.login import ConsoleLoginForm
@@ -29,6 +30,7 @@ __all__ = [
     "ClosableSessionAdmin",
     "CommandKeyAdmin",
     "ConsoleLoginForm",
+    "EncryptionKeyAdmin",
     "GroupAdmin",
     "IssuedTokenAdmin",
     "LimitAdmin",

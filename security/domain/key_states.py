@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 
@@ -68,6 +68,12 @@ PUBLISHED_FOR: Final = timedelta(seconds=10)
 """How long a key is pending: longer than a process, and a reader of the published set, goes on with an older one."""
 
 
+GRACE: Final = timedelta(seconds=10)
+"""After a key was replaced: until then a process that has not read of it may still do its work with it."""
+SIGNATURES_COUNT_FOR: Final = timedelta(hours=1)
+"""How long a replaced identity or audit key is published as one that counts; a handshake is over by then."""
+
+
 def get_next_state(*, state: RingKeyState, event: KeyEvent) -> RingKeyState:
     """The state after the event.
 
@@ -83,8 +89,3 @@ def get_next_state(*, state: RingKeyState, event: KeyEvent) -> RingKeyState:
 def has_secret(*, purpose: KeyPurpose, state: RingKeyState) -> bool:
     """Whether the secret half is still needed: to open what was sealed always, to sign only until it is replaced."""
     return purpose is KeyPurpose.AT_REST or state in (RingKeyState.PENDING, RingKeyState.ACTIVE)
-
-
-def can_activate(*, pending_since: datetime, now: datetime) -> bool:
-    """Whether every node has had the time to learn of a pending key."""
-    return now - pending_since >= PUBLISHED_FOR

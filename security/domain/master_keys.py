@@ -94,10 +94,15 @@ def parse_master_keys(text: str) -> tuple[MasterKey, ...]:
     Raises:
         MasterKeyInvalid: there is none, one is something else, or one comes twice.
     """
-    keys = tuple(make_master_key(secret=_decode(part)) for part in SEPARATORS.split(text.strip()))
+    keys = tuple(make_master_key(secret=_decode(part)) for part in split_master_keys(text))
     if len({key.id for key in keys}) != len(keys):
         raise MasterKeyInvalid
     return keys
+
+
+def split_master_keys(text: str) -> list[str]:
+    """The texts of the master keys in a text; none of them is looked at."""
+    return SEPARATORS.split(text.strip(" \t\r\n,"))
 
 
 def generate_master_key() -> str:

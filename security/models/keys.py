@@ -36,6 +36,9 @@ class EncryptionKey(models.Model):
     wrapped = models.BinaryField(help_text="Nonce, secret half and tag; without the secret half where it was wiped.")
     master_key_id = models.CharField(max_length=ID_LENGTH)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    activates_at = models.DateTimeField(
+        default=timezone.now, help_text="When it may be used first; until then it is only published."
+    )
     activated_at = models.DateTimeField(null=True)
     replaced_at = models.DateTimeField(null=True)
     retired_at = models.DateTimeField(null=True)

@@ -54,7 +54,7 @@ from security.selectors.explanations import (
     make_question,
 )
 from security.selectors.identity import get_identity_fingerprint
-from security.selectors.keys import list_keys
+from security.selectors.keys import find_key, has_tokens_of, list_keys
 from security.selectors.limits import forget_rules, get_rules, get_used, read_rules, select_rules
 from security.selectors.port_leases import (
     PortLeaseFilters,
@@ -117,6 +117,7 @@ __all__ = [
     "filter_audit_events_by_actor",
     "find_account_id",
     "find_command_key",
+    "find_key",
     "forget_address_rules",
     "forget_rules",
     "get_account",
@@ -141,6 +142,7 @@ __all__ = [
     "has_accounts",
     "has_authenticator_app",
     "has_standing",
+    "has_tokens_of",
     "iterate_seals",
     "judge_with_rule",
     "list_accounts_keyed_by",

@@ -35,10 +35,12 @@ from security.services.channels import IdentityKeyAgreer
 from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
+from security.services.key_rotation import advance_rotations, begin_rotation, list_unfinished, reseal_stragglers
 from security.services.keyring import KeyringVault, get_keyring
 from security.services.limiting import SharedLimiter
 from security.services.limits import LimitStanding, delete_limit, list_standings, purge_limit_usage, save_limit
 from security.services.lockout import purge_login_failures
+from security.services.master_key_rotation import NothingToRotate, Rewrapped, rotate_master_key
 from security.services.passwords import check_first_factor, check_password, sign_in_to_console
 from security.services.port_lease_ends import (
     drain_port_lease,
@@ -60,6 +62,7 @@ from security.services.port_leases import (
 )
 from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record_console
 from security.services.refusals import record_refused_sign_in
+from security.services.resealing import count_sealed, register_store
 from security.services.revocation import move_revocation_mark
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
 from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
@@ -105,15 +108,20 @@ __all__ = [
     "LeaseRequest",
     "LeasedPort",
     "LimitStanding",
+    "NothingToRotate",
+    "Rewrapped",
     "SharedLimiter",
+    "advance_rotations",
     "allocate_port",
     "begin_enrolment",
+    "begin_rotation",
     "check_code",
     "check_first_factor",
     "check_keys",
     "check_password",
     "check_public_key",
     "confirm_enrolment",
+    "count_sealed",
     "create_account",
     "delete_address_rule",
     "delete_grant",
@@ -135,6 +143,7 @@ __all__ = [
     "lease_port_for_execution",
     "lift_quarantine",
     "list_standings",
+    "list_unfinished",
     "load_stored",
     "make_recovery_codes",
     "move_revocation_mark",
@@ -151,12 +160,14 @@ __all__ = [
     "refresh_tokens",
     "refuse_lock_out",
     "register_command_key",
+    "register_store",
     "release_port_lease",
     "remove_app",
     "remove_passkey",
     "remove_password",
     "rename_api_key",
     "renew_port_lease",
+    "reseal_stragglers",
     "reset_password",
     "reset_second_factor",
     "revoke_all_sessions",
@@ -166,6 +177,7 @@ __all__ = [
     "revoke_token",
     "revoke_token_family",
     "rotate_api_key",
+    "rotate_master_key",
     "save_account",
     "save_address_rule",
     "save_grant",

@@ -6,7 +6,6 @@ committed. So either both are there, or no account is and the next start writes 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from security.models import Account
 from security.selectors import has_accounts
 from security.services.accounts import create_account, generate_password
 from security.services.api_keys import issue_api_key
+from security.services.private_files import make_private_folder, write_private_file
 
 OPERATOR_PASSWORD_FILE: Final = "operator-password"  # noqa: S105  # a file's name
 AGENT_API_KEY_FILE: Final = "agent-api-key"
@@ -64,34 +64,7 @@ def _create_first_accounts(first_run_dir: Path) -> FirstAccounts:
     )
     agent = create_account(username="agent", display_name="Agent", kind=Account.Kind.SERVICE, roles=["agent"])
     issued = issue_api_key(account=agent, name="first run")
-    _make_private_folder(first_run_dir)
-    _write_private_file(first_run_dir / OPERATOR_PASSWORD_FILE, password)
-    _write_private_file(first_run_dir / AGENT_API_KEY_FILE, issued.secret)
-    _sync_folder(first_run_dir)
+    make_private_folder(first_run_dir)
+    write_private_file(first_run_dir / OPERATOR_PASSWORD_FILE, password)
+    write_private_file(first_run_dir / AGENT_API_KEY_FILE, issued.secret)
     return FirstAccounts(operator_password=password, agent_api_key=issued.secret)
-
-
-def _make_private_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
-
-
-def _write_private_file(path: Path, secret: str) -> None:
-    # The draft's name is fixed, so that the drafts of killed attempts do not pile up beside the file.
-    draft = path.with_name(f".{path.name}.draft")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(f"{secret}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    # A rename is on the disk once its folder is.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

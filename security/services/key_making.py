@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from protocol import statements
-from protocol.ports import Resource
+from protocol.ports import Principal, Resource
 from security.domain.key_states import ALGORITHMS, KeyPurpose, RingKeyState
 from security.domain.keyring import make_label, make_secret
 from security.domain.master_keys import NotUnwrapped
@@ -15,6 +17,7 @@ from security.selectors import list_keys
 from security.services import audit
 from security.services.keyring import forget_keyring, unwrap_key
 from security.services.master_key import MasterKeyUnusable, get_wrapping_key
+from security.services.revocation import move_revocation_mark
 
 
 def ensure_first_keys() -> None:
@@ -53,8 +56,8 @@ def check_keys() -> None:
             ) from error
 
 
-def make_key(*, purpose: KeyPurpose, state: RingKeyState) -> EncryptionKey:
-    """A new key, wrapped, not saved; pending or active."""
+def make_key(*, purpose: KeyPurpose, state: RingKeyState, publish_for: timedelta = timedelta(0)) -> EncryptionKey:
+    """A new key, wrapped, not saved; active, or pending for so long."""
     now, secret, master_key = timezone.now(), make_secret(), get_wrapping_key()
     label = make_label(purpose=purpose, algorithm=ALGORITHMS[purpose], secret=secret)
     return EncryptionKey(
@@ -66,16 +69,18 @@ def make_key(*, purpose: KeyPurpose, state: RingKeyState) -> EncryptionKey:
         wrapped=master_key.wrap(label=label, secret=secret),
         master_key_id=master_key.id,
         created_at=now,
+        activates_at=now + publish_for,
         activated_at=now if state is RingKeyState.ACTIVE else None,
     )
 
 
-def record_key_act(*, action: str, key: EncryptionKey, outcome: str) -> None:
-    """Record what was done to a key, by the server itself."""
+def record_key_act(*, action: str, key: EncryptionKey, outcome: str, principal: Principal | None = None) -> None:
+    """Record what was done to a key; without ``principal`` by the server itself."""
     audit.record_event(
         action=action,
         resource=Resource(kind="key", name=key.id),
         outcome=outcome,
+        principal=principal,
         data={"purpose": key.purpose, "algorithm": key.algorithm, "master_key_id": key.master_key_id},
     )
 
@@ -86,9 +91,11 @@ def _has_active_key(purpose: KeyPurpose) -> bool:
 
 def _make_first_key(purpose: KeyPurpose) -> bool:
     """Whether this call made it; another process may have been faster."""
-    key = make_key(purpose=purpose, state=RingKeyState.ACTIVE)
     try:
         with transaction.atomic():
+            # Locked first, as by whoever changes the master key.
+            move_revocation_mark()
+            key = make_key(purpose=purpose, state=RingKeyState.ACTIVE)
             statements.insert(key)
             record_key_act(action="keys.create", key=key, outcome="active")
     except IntegrityError:

@@ -19,7 +19,7 @@ from typing import Final
 from django.db import connections
 
 from protocol.ports import Sealed
-from security.domain.key_states import SNAPSHOT_AGE, RingKeyState
+from security.domain.key_states import SNAPSHOT_AGE, RingKeyState, has_secret
 from security.domain.keyring import Keyring, RingKey
 from security.domain.master_keys import NotUnwrapped
 from security.models import EncryptionKey
@@ -40,7 +40,7 @@ class _Snapshots:
         self._read_at = 0.0
         self._mark = -1
         self._is_outdated = False
-        self._unwrapped: dict[bytes, RingKey] = {}
+        self._unwrapped: dict[str, RingKey] = {}
         self._refused: set[bytes] = set()
         self._lock = threading.Lock()
         self._is_reading_behind = False
@@ -87,19 +87,20 @@ class _Snapshots:
             self._is_reading_behind = False
 
     def _unwrap(self, rows: list[EncryptionKey]) -> list[RingKey]:
-        """The keys that open; each is unwrapped once, and again when its wrapping has changed."""
+        """The keys that open. Each is unwrapped once: a change of the master key is nothing to who has read it."""
         known, self._unwrapped = self._unwrapped, {}
         for row in rows:
-            wrapped, label = bytes(row.wrapped), row.get_label()
-            key = known.get(wrapped)
+            label, state = row.get_label(), RingKeyState(row.state)
+            key = known.get(row.id)
             if key is None or key.label != label:
                 try:
                     secret = unwrap_key(row)
                 except NotUnwrapped:
                     self._complain(row)
                     continue
-                key = RingKey(label=label, state=RingKeyState(row.state), since=row.created_at, secret=secret)
-            self._unwrapped[wrapped] = replace(key, state=RingKeyState(row.state))
+                key = RingKey(label=label, state=state, since=row.created_at, secret=secret)
+            secret = key.secret if has_secret(purpose=key.purpose, state=state) else b""
+            self._unwrapped[row.id] = replace(key, state=state, secret=secret)
         return list(self._unwrapped.values())
 
     def _complain(self, row: EncryptionKey) -> None:

@@ -67,11 +67,12 @@ def get_master_keys(*, key_id: str | None = None) -> Mapping[str, MasterKey]:
 
 
 def get_wrapping_key() -> MasterKey:
-    """The master key that wraps.
+    """The master key that wraps, read anew: it may have been changed.
 
     Raises:
         MasterKeyUnusable: there is none, or it is none.
     """
+    forget_master_keys()
     return next(iter(get_master_keys().values()))
 
 

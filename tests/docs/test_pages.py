@@ -19,14 +19,16 @@ OWN_COMMANDS = (
     "issue_key",
     "make_reference",
     "register_command_key",
-    "verify_audit",
     "reset_password",
     "reset_second_factor",
     "revoke_command_key",
     "revoke_sessions",
     "rotate_key",
+    "rotate_keys",
+    "rotate_master_key",
     "runserver",
     "serve",
+    "verify_audit",
 )
 PAGES = pytest.mark.parametrize("page", list_pages(), ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
 
