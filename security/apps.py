@@ -26,13 +26,16 @@ class SecurityConfig(AppConfig):
         from security.domain.resources import ResourceKind, register_resource_kind
         from security.selectors import RulesGuard
         from security.services import (
+            AppSecretStore,
             AuditRecorder,
             CredentialsAuthenticator,
             IdentityKeyAgreer,
             KeyringVault,
             SharedLimiter,
+            register_store,
         )
 
+        register_store(AppSecretStore())
         for name, summary, example in RESOURCE_KINDS:
             register_resource_kind(ResourceKind(name=name, summary=summary, example=example))
         ports.bind(

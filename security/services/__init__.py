@@ -20,6 +20,7 @@ from security.services.api_keys import (
     revoke_api_key,
     rotate_api_key,
 )
+from security.services.app_secrets import AppSecretStore
 from security.services.authentication import CredentialsAuthenticator
 from security.services.changes import (
     CHANGE_KINDS,
@@ -95,6 +96,7 @@ __all__ = [
     "SEALED_WITHIN",
     "SIGN_IN",
     "SIGN_OUT",
+    "AppSecretStore",
     "AuditRecorder",
     "CredentialsAuthenticator",
     "EndedSessions",

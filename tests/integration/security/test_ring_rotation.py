@@ -23,7 +23,7 @@ from security import services
 from security.domain.key_states import GRACE, PUBLISHED_FOR, SIGNATURES_COUNT_FOR, KeyPurpose, RingKeyState
 from security.domain.keyring import NotOpened
 from security.domain.master_keys import generate_master_key, split_master_keys
-from security.models import AuditEvent, EncryptionKey, IssuedToken
+from security.models import AuditEvent, AuthenticatorApp, EncryptionKey, IssuedToken
 from security.selectors import find_key, get_revocation_mark
 from security.services import get_keyring, key_rotation, master_key_rotation, resealing
 from security.services.keyring import forget_keyring
@@ -129,6 +129,17 @@ def test_a_key_is_published_before_it_is_used_and_the_old_one_retired_when_it_ho
     services.advance_rotations(seconds=5)
     assert list_states(KeyPurpose.AT_REST) == ["retired", "active"]
     assert sorted(store.read()) == [b"%d" % number for number in range(10)]
+
+
+def test_an_authenticator_apps_secret_is_sealed_anew_and_still_opens() -> None:
+    person = create_person()
+    app_id = services.begin_enrolment(account=person)
+    before = services.get_enrolment(account=person, app_id=app_id)
+    old = get_active_id(KeyPurpose.AT_REST)
+    rotate()
+    assert list_states(KeyPurpose.AT_REST) == ["retired", "active"]
+    assert AuthenticatorApp.objects.get(id=app_id).key_id == get_active_id(KeyPurpose.AT_REST) != old
+    assert services.get_enrolment(account=person, app_id=app_id) == before
 
 
 def test_a_writer_who_had_not_heard_of_it_leaves_nothing_unreadable(store: MemoryStore) -> None:
