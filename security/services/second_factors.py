@@ -17,7 +17,7 @@ from django.utils import timezone
 from uuid_utils.compat import NIL, uuid7
 
 from protocol.errors import AuthenticationFailed
-from protocol.ports import Principal, Resource, Sealed
+from protocol.ports import Principal, Resource
 from security.domain import second_factor
 from security.models import Account, AuthenticatorApp, Passkey, RecoveryCode
 from security.services import audit
@@ -62,7 +62,7 @@ def begin_enrolment(*, account: Account) -> uuid.UUID:
     """
     _refuse_service(account)
     app_id = uuid7()
-    sealed = seal_secret(app_id=app_id, secret=second_factor.make_secret())
+    sealed = get_keyring().seal(plaintext=second_factor.make_secret(), aad=bind_secret(app_id))
     with transaction.atomic():
         AuthenticatorApp.objects.filter(account=account, confirmed_at=None).delete()
         if AuthenticatorApp.objects.filter(account=account).exists():
@@ -222,21 +222,17 @@ def use_up(*, account: Account, match: CodeMatch) -> bool:
 
 def open_secret(app: AuthenticatorApp) -> bytes:
     """The app's secret."""
-    return get_keyring().open(key_id=app.key_id, data=bytes(app.sealed_secret), aad=_bind_secret(app.id))
-
-
-def seal_secret(*, app_id: uuid.UUID, secret: bytes) -> Sealed:
-    """The secret of the app of this id, as ``open_secret`` opens it."""
-    return get_keyring().seal(plaintext=secret, aad=_bind_secret(app_id))
+    return get_keyring().open(key_id=app.key_id, data=bytes(app.sealed_secret), aad=bind_secret(app.id))
 
 
 def _open_nothing() -> bytes:
     """Takes what opening a secret takes."""
-    sealed = get_keyring().seal(plaintext=second_factor.NO_SECRET, aad=_bind_secret(NIL))
+    sealed = get_keyring().seal(plaintext=second_factor.NO_SECRET, aad=bind_secret(NIL))
     return sealed.data[: second_factor.SECRET_BYTES]
 
 
-def _bind_secret(app_id: uuid.UUID) -> bytes:
+def bind_secret(app_id: uuid.UUID) -> bytes:
+    """What an app's secret is sealed for: its model, field and row."""
     return f"security.authenticatorapp\nsealed_secret\n{app_id}\n".encode()
 
 

@@ -18,6 +18,8 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
+from protocol import outbox
+from protocol.models import OutboxMessage, Session
 from protocol.ports import Sealed
 from security import services
 from security.domain.key_states import GRACE, PUBLISHED_FOR, SIGNATURES_COUNT_FOR, KeyPurpose, RingKeyState
@@ -140,6 +142,27 @@ def test_an_authenticator_apps_secret_is_sealed_anew_and_still_opens() -> None:
     assert list_states(KeyPurpose.AT_REST) == ["retired", "active"]
     assert AuthenticatorApp.objects.get(id=app_id).key_id == get_active_id(KeyPurpose.AT_REST) != old
     assert services.get_enrolment(account=person, app_id=app_id) == before
+
+
+def test_what_a_sealed_session_is_owed_is_sealed_anew_and_what_is_open_stays() -> None:
+    person = create_person()
+    session = Session.objects.create(account=person, credential_id=person.id, channel="")
+    aad = outbox.make_aad(session.id, 1)
+    sealed = get_keyring().seal(plaintext=b"{}", aad=aad)
+    for sequence, key_id, payload in ((1, sealed.key_id, sealed.data), (2, "", b"[]")):
+        OutboxMessage.objects.create(
+            session=session,
+            sequence=sequence,
+            correlation_id=f"m-{sequence}",
+            kind="response",
+            payload=payload,
+            key_id=key_id,
+        )
+    rotate()
+    closed, plain = OutboxMessage.objects.order_by("sequence")
+    assert closed.key_id == get_active_id(KeyPurpose.AT_REST) != sealed.key_id
+    assert get_keyring().open(key_id=closed.key_id, data=bytes(closed.payload), aad=aad) == b"{}"
+    assert (plain.key_id, bytes(plain.payload)) == ("", b"[]")
 
 
 def test_a_writer_who_had_not_heard_of_it_leaves_nothing_unreadable(store: MemoryStore) -> None:
