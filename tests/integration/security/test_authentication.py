@@ -116,6 +116,8 @@ def test_the_principal_is_the_account_with_its_roles_and_the_key() -> None:
         allow("executions.cancel", "execution:*@own"),
         allow("executions.retry", "execution:*@own"),
         allow("ports.*", "port:*@own"),
+        allow("sessions.view", "session:*@own"),
+        allow("sessions.revoke", "session:*@own"),
         deny("tools.view", "tool:x.*"),
     }
 

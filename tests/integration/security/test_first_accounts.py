@@ -165,7 +165,7 @@ def test_files_that_cannot_be_written_leave_no_account(tmp_path: Path, obstacle:
         ("open", 1, set()),
         ("os.rename", 1, set()),
         ("os.rename", 2, {"operator-password"}),
-        ("open", 3, {"operator-password", "agent-api-key"}),
+        ("open", 4, {"operator-password", "agent-api-key"}),
     ],
     ids=["before-the-first-file", "within-the-first-file", "within-the-second-file", "before-the-commit"],
 )
