@@ -26,6 +26,7 @@ class SecurityConfig(AppConfig):
         from security.domain.resources import ResourceKind, register_resource_kind
         from security.selectors import RulesGuard
         from security.services import (
+            ROW_STORES,
             AuditRecorder,
             CredentialsAuthenticator,
             IdentityKeyAgreer,
@@ -35,6 +36,8 @@ class SecurityConfig(AppConfig):
             register_store,
         )
 
+        for store in ROW_STORES:
+            register_store(store)
         for name, summary, example in RESOURCE_KINDS:
             register_resource_kind(ResourceKind(name=name, summary=summary, example=example))
         register_store(OutboxStore())

@@ -66,6 +66,7 @@ from security.services.refusals import record_refused_sign_in
 from security.services.resealing import count_sealed, register_store
 from security.services.revocation import move_revocation_mark
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
+from security.services.sealed_rows import ROW_STORES
 from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
 from security.services.second_factors import (
     Enrolment,
@@ -93,6 +94,7 @@ __all__ = [
     "DEFAULT_OVERLAP",
     "MEMBERSHIPS",
     "MEMBERSHIP_ACTIONS",
+    "ROW_STORES",
     "SEALED_WITHIN",
     "SIGN_IN",
     "SIGN_OUT",

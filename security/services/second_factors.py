@@ -62,7 +62,7 @@ def begin_enrolment(*, account: Account) -> uuid.UUID:
     """
     _refuse_service(account)
     app_id = uuid7()
-    sealed = get_keyring().seal(plaintext=second_factor.make_secret(), aad=_bind_secret(app_id))
+    sealed = get_keyring().seal(plaintext=second_factor.make_secret(), aad=bind_secret(app_id))
     with transaction.atomic():
         AuthenticatorApp.objects.filter(account=account, confirmed_at=None).delete()
         if AuthenticatorApp.objects.filter(account=account).exists():
@@ -222,16 +222,17 @@ def use_up(*, account: Account, match: CodeMatch) -> bool:
 
 def open_secret(app: AuthenticatorApp) -> bytes:
     """The app's secret."""
-    return get_keyring().open(key_id=app.key_id, data=bytes(app.sealed_secret), aad=_bind_secret(app.id))
+    return get_keyring().open(key_id=app.key_id, data=bytes(app.sealed_secret), aad=bind_secret(app.id))
 
 
 def _open_nothing() -> bytes:
     """Takes what opening a secret takes."""
-    sealed = get_keyring().seal(plaintext=second_factor.NO_SECRET, aad=_bind_secret(NIL))
+    sealed = get_keyring().seal(plaintext=second_factor.NO_SECRET, aad=bind_secret(NIL))
     return sealed.data[: second_factor.SECRET_BYTES]
 
 
-def _bind_secret(app_id: uuid.UUID) -> bytes:
+def bind_secret(app_id: uuid.UUID) -> bytes:
+    """What an app's secret is sealed for: its model, field and row."""
     return f"security.authenticatorapp\nsealed_secret\n{app_id}\n".encode()
 
 

@@ -18,12 +18,14 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
+from protocol import outbox
+from protocol.models import OutboxMessage, Session
 from protocol.ports import Sealed
 from security import services
 from security.domain.key_states import GRACE, PUBLISHED_FOR, SIGNATURES_COUNT_FOR, KeyPurpose, RingKeyState
 from security.domain.keyring import NotOpened
 from security.domain.master_keys import generate_master_key, split_master_keys
-from security.models import AuditEvent, EncryptionKey, IssuedToken
+from security.models import AuditEvent, AuthenticatorApp, EncryptionKey, IssuedToken
 from security.selectors import find_key, get_revocation_mark
 from security.services import get_keyring, key_rotation, master_key_rotation, resealing
 from security.services.keyring import forget_keyring
@@ -129,6 +131,38 @@ def test_a_key_is_published_before_it_is_used_and_the_old_one_retired_when_it_ho
     services.advance_rotations(seconds=5)
     assert list_states(KeyPurpose.AT_REST) == ["retired", "active"]
     assert sorted(store.read()) == [b"%d" % number for number in range(10)]
+
+
+def test_an_authenticator_apps_secret_is_sealed_anew_and_still_opens() -> None:
+    person = create_person()
+    app_id = services.begin_enrolment(account=person)
+    before = services.get_enrolment(account=person, app_id=app_id)
+    old = get_active_id(KeyPurpose.AT_REST)
+    rotate()
+    assert list_states(KeyPurpose.AT_REST) == ["retired", "active"]
+    assert AuthenticatorApp.objects.get(id=app_id).key_id == get_active_id(KeyPurpose.AT_REST) != old
+    assert services.get_enrolment(account=person, app_id=app_id) == before
+
+
+def test_what_a_sealed_session_is_owed_is_sealed_anew_and_what_is_open_stays() -> None:
+    person = create_person()
+    session = Session.objects.create(account=person, credential_id=person.id, channel="")
+    aad = outbox.make_aad(session.id, 1)
+    sealed = get_keyring().seal(plaintext=b"{}", aad=aad)
+    for sequence, key_id, payload in ((1, sealed.key_id, sealed.data), (2, "", b"[]")):
+        OutboxMessage.objects.create(
+            session=session,
+            sequence=sequence,
+            correlation_id=f"m-{sequence}",
+            kind="response",
+            payload=payload,
+            key_id=key_id,
+        )
+    rotate()
+    closed, plain = OutboxMessage.objects.order_by("sequence")
+    assert closed.key_id == get_active_id(KeyPurpose.AT_REST) != sealed.key_id
+    assert get_keyring().open(key_id=closed.key_id, data=bytes(closed.payload), aad=aad) == b"{}"
+    assert (plain.key_id, bytes(plain.payload)) == ("", b"[]")
 
 
 def test_a_writer_who_had_not_heard_of_it_leaves_nothing_unreadable(store: MemoryStore) -> None:
