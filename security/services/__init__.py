@@ -40,8 +40,8 @@ from security.services.keyring import KeyringVault, get_keyring
 from security.services.limiting import SharedLimiter
 from security.services.limits import LimitStanding, delete_limit, list_standings, purge_limit_usage, save_limit
 from security.services.lockout import purge_login_failures
-from security.services.outbox_store import OutboxStore
 from security.services.master_key_rotation import NothingToRotate, Rewrapped, rotate_master_key
+from security.services.outbox_store import OutboxStore
 from security.services.passwords import check_first_factor, check_password, sign_in_to_console
 from security.services.port_lease_ends import (
     drain_port_lease,
@@ -108,11 +108,11 @@ __all__ = [
     "IssuedKey",
     "IssuedTokens",
     "KeyringVault",
-    "OutboxStore",
     "LeaseRequest",
     "LeasedPort",
     "LimitStanding",
     "NothingToRotate",
+    "OutboxStore",
     "Rewrapped",
     "SharedLimiter",
     "advance_rotations",
