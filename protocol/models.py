@@ -9,6 +9,7 @@ from django.db import models
 from uuid_utils.compat import uuid7
 
 from protocol.domain.messages import SecurityLevel
+from protocol.sealed_fields import KeyIdField, SealedField
 
 
 class Session(models.Model):
@@ -62,10 +63,14 @@ class OutboxMessage(models.Model):
     sequence = models.PositiveBigIntegerField()
     correlation_id = models.CharField(max_length=64, help_text="The command that it answers for good.")
     kind = models.CharField(max_length=16, help_text="response or error")
-    payload = models.BinaryField(help_text="The payload as JSON; the owner of the socket encodes it for the wire.")
-    key_id = models.CharField(
-        max_length=64, blank=True, help_text="The at-rest key that the payload is sealed under; empty: it is not."
+    # Bound to what is known before the row is written: its id is the database's to give.
+    payload = SealedField(
+        key_id_field="key_id",
+        bound_to=("session_id", "sequence"),
+        allows_plain=True,
+        help_text="The payload as JSON; the owner of the socket encodes it for the wire.",
     )
+    key_id = KeyIdField(help_text="Of the at-rest key that the payload is sealed under; empty: it is not.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -73,6 +78,10 @@ class OutboxMessage(models.Model):
             models.UniqueConstraint(fields=["session", "sequence"], name="outbox_session_sequence"),
             models.UniqueConstraint(fields=["session", "correlation_id"], name="outbox_session_correlation"),
             models.CheckConstraint(condition=models.Q(kind__in=["response", "error"]), name="outbox_kind"),
+        ]
+        indexes: ClassVar = [
+            # Few rows are sealed: the others cost this index nothing.
+            models.Index(fields=["key_id", "id"], condition=models.Q(key_id__isnull=False), name="outbox_key"),
         ]
 
     def __str__(self) -> str:

@@ -15,15 +15,17 @@ import msgspec
 from django.db import connection, transaction
 from msgspec import Struct
 
-from protocol import ports, statements, wakeups
+from protocol import statements, wakeups
 from protocol.domain.handshake import is_sealed
 from protocol.domain.messages import ErrorPayload, MessageType, ResponsePayload, SecurityLevel
 from protocol.models import OutboxMessage, Session
+from protocol.sealed_fields import Plain
 
 logger = logging.getLogger(__name__)
 
 READ_LIMIT = 500
 """Messages read at once over all sessions; the next read goes on from there."""
+PAYLOAD = OutboxMessage._meta.get_field("payload")
 MAX_SESSIONS_A_QUERY = 200
 """SQLite takes no expression deeper than 1,000."""
 
@@ -64,27 +66,18 @@ def append(*, session_id: uuid.UUID, correlation_id: str, payload: ResponsePaylo
     sequence, channel, level = row
     kind = MessageType.ERROR if isinstance(payload, ErrorPayload) else MessageType.RESPONSE
     body = msgspec.json.encode(payload)
-    sealed = ports.Sealed(key_id="", data=body)
-    if is_sealed(SecurityLevel(level)):
-        # What was sealed on its way must not lie open at its end.
-        sealed = ports.get_vault().seal(plaintext=body, aad=make_aad(session_id, sequence))
     statements.insert(
         OutboxMessage(
             session_id=session_id,
             sequence=sequence,
             correlation_id=correlation_id,
             kind=kind.value,
-            payload=sealed.data,
-            key_id=sealed.key_id,
+            # What was sealed on its way must not lie open at its end.
+            payload=body if is_sealed(SecurityLevel(level)) else Plain(body),
         )
     )
     entry = OutboxEntry(sequence=sequence, kind=kind, correlation_id=correlation_id, payload=body)
     return Appended(entry=entry, channel=channel)
-
-
-def make_aad(session_id: uuid.UUID, sequence: int) -> bytes:
-    """What a sealed payload is bound to: its model, field and row."""
-    return f"protocol.outboxmessage\npayload\n{session_id}\n{sequence}\n".encode()
 
 
 def wake(
@@ -110,7 +103,7 @@ def read_after(positions: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, list[Outbo
             body = bytes(payload)
             try:
                 if key_id:
-                    body = ports.get_vault().open(key_id=key_id, data=body, aad=make_aad(key, sequence))
+                    body = PAYLOAD.open(data=body, key_id=key_id, row=(key, sequence))
             except Exception:
                 # One session's message that does not open is not the others' harm; its own wait behind it.
                 logger.exception("Session %s: message %d does not open", key, sequence)

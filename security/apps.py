@@ -26,21 +26,15 @@ class SecurityConfig(AppConfig):
         from security.domain.resources import ResourceKind, register_resource_kind
         from security.selectors import RulesGuard
         from security.services import (
-            ROW_STORES,
             AuditRecorder,
             CredentialsAuthenticator,
             IdentityKeyAgreer,
             KeyringVault,
-            OutboxStore,
             SharedLimiter,
-            register_store,
         )
 
-        for store in ROW_STORES:
-            register_store(store)
         for name, summary, example in RESOURCE_KINDS:
             register_resource_kind(ResourceKind(name=name, summary=summary, example=example))
-        register_store(OutboxStore())
         ports.bind(
             authenticator=CredentialsAuthenticator(),
             authorizer=PolicyAuthorizer(clock=timezone.now),

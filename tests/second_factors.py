@@ -11,7 +11,6 @@ from security import services
 from security.domain.second_factor import get_step, make_code
 from security.models import Account, AuthenticatorApp
 from security.selectors import get_account_principal
-from security.services.second_factors import open_secret
 
 
 @dataclass(kw_only=True)
@@ -30,7 +29,7 @@ class Phone:
 def enrol(account: Account) -> Phone:
     """Set up an authenticator app for the account. Its first code is used by that; what it shows is the next one's."""
     app_id = services.begin_enrolment(account=account)
-    phone = Phone(secret=open_secret(AuthenticatorApp.objects.get(id=app_id)))
+    phone = Phone(secret=AuthenticatorApp.objects.get(id=app_id).secret)
     codes = services.confirm_enrolment(
         account=account,
         app_id=app_id,

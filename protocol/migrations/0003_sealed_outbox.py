@@ -3,6 +3,8 @@
 from django.conf import settings
 from django.db import migrations, models
 
+import protocol.sealed_fields
+
 
 class Migration(migrations.Migration):
 
@@ -15,7 +17,16 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='outboxmessage',
             name='key_id',
-            field=models.CharField(blank=True, help_text='The at-rest key that the payload is sealed under; empty: it is not.', max_length=64),
+            field=protocol.sealed_fields.KeyIdField(help_text='Of the at-rest key that the payload is sealed under; empty: it is not.'),
+        ),
+        migrations.AlterField(
+            model_name='outboxmessage',
+            name='payload',
+            field=protocol.sealed_fields.SealedField(allows_plain=True, bound_to=('session_id', 'sequence'), help_text='The payload as JSON; the owner of the socket encodes it for the wire.', key_id_field='key_id'),
+        ),
+        migrations.AddIndex(
+            model_name='outboxmessage',
+            index=models.Index(condition=models.Q(('key_id__isnull', False)), fields=['key_id', 'id'], name='outbox_key'),
         ),
         migrations.AddField(
             model_name='session',

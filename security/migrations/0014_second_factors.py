@@ -8,6 +8,8 @@ import uuid_utils.compat
 from django.conf import settings
 from django.db import migrations, models
 
+import protocol.sealed_fields
+
 
 class Migration(migrations.Migration):
 
@@ -41,8 +43,8 @@ class Migration(migrations.Migration):
             name='AuthenticatorApp',
             fields=[
                 ('id', models.UUIDField(default=uuid_utils.compat.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('key_id', models.CharField(help_text='The key under which the secret is sealed.', max_length=64)),
-                ('sealed_secret', models.BinaryField()),
+                ('secret', protocol.sealed_fields.SealedField(allows_plain=False, bound_to=('pk',), key_id_field='secret_key_id')),
+                ('secret_key_id', protocol.sealed_fields.KeyIdField()),
                 ('confirmed_at', models.DateTimeField(null=True)),
                 ('last_step', models.BigIntegerField(default=0, help_text='The step of the last code that was used.')),
                 ('last_used_at', models.DateTimeField(null=True)),
@@ -50,6 +52,7 @@ class Migration(migrations.Migration):
                 ('account', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='authenticator_app', to=settings.AUTH_USER_MODEL)),
             ],
             options={
+                'indexes': [models.Index(fields=['secret_key_id', 'id'], name='security_authenticatorapp_key')],
                 'constraints': [models.CheckConstraint(condition=models.Q(('confirmed_at__isnull', False), ('last_step', 0), _connector='OR'), name='security_authenticatorapp_unused')],
             },
         ),

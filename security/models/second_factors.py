@@ -14,6 +14,7 @@ from django.db.models.lookups import Exact
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
+from protocol.sealed_fields import KeyIdField, SealedField
 from security.models.accounts import Account
 
 CODE_HASH_LENGTH: Final = 64
@@ -24,8 +25,8 @@ class AuthenticatorApp(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     account = models.OneToOneField(Account, on_delete=models.CASCADE, related_name="authenticator_app")
-    key_id = models.CharField(max_length=64, help_text="The key under which the secret is sealed.")
-    sealed_secret = models.BinaryField()
+    secret = SealedField(key_id_field="secret_key_id")
+    secret_key_id = KeyIdField()
     confirmed_at = models.DateTimeField(null=True)
     last_step = models.BigIntegerField(default=0, help_text="The step of the last code that was used.")
     last_used_at = models.DateTimeField(null=True)
@@ -37,6 +38,7 @@ class AuthenticatorApp(models.Model):
                 condition=Q(confirmed_at__isnull=False) | Q(last_step=0), name="security_authenticatorapp_unused"
             ),
         ]
+        indexes = [models.Index(fields=["secret_key_id", "id"], name="security_authenticatorapp_key")]
 
     def __str__(self) -> str:
         return f"authenticator app of {self.account}"

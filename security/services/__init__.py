@@ -41,7 +41,6 @@ from security.services.limiting import SharedLimiter
 from security.services.limits import LimitStanding, delete_limit, list_standings, purge_limit_usage, save_limit
 from security.services.lockout import purge_login_failures
 from security.services.master_key_rotation import NothingToRotate, Rewrapped, rotate_master_key
-from security.services.outbox_store import OutboxStore
 from security.services.passwords import check_first_factor, check_password, sign_in_to_console
 from security.services.port_lease_ends import (
     drain_port_lease,
@@ -63,10 +62,9 @@ from security.services.port_leases import (
 )
 from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record_console
 from security.services.refusals import record_refused_sign_in
-from security.services.resealing import count_sealed, register_store
+from security.services.resealing import count_sealed
 from security.services.revocation import move_revocation_mark
 from security.services.roles import delete_grant, delete_role, save_grant, save_role
-from security.services.sealed_rows import ROW_STORES
 from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
 from security.services.second_factors import (
     Enrolment,
@@ -94,7 +92,6 @@ __all__ = [
     "DEFAULT_OVERLAP",
     "MEMBERSHIPS",
     "MEMBERSHIP_ACTIONS",
-    "ROW_STORES",
     "SEALED_WITHIN",
     "SIGN_IN",
     "SIGN_OUT",
@@ -112,7 +109,6 @@ __all__ = [
     "LeasedPort",
     "LimitStanding",
     "NothingToRotate",
-    "OutboxStore",
     "Rewrapped",
     "SharedLimiter",
     "advance_rotations",
@@ -164,7 +160,6 @@ __all__ = [
     "refresh_tokens",
     "refuse_lock_out",
     "register_command_key",
-    "register_store",
     "release_port_lease",
     "remove_app",
     "remove_passkey",

@@ -1,8 +1,7 @@
 """What is sealed at rest, wherever it lies, and sealing it anew under the key of now.
 
-A store is one place: a sealed field of a model, found by itself, or what another library keeps in its own form, which
-registers how it is gone through. Each batch is a short transaction of conditional updates: a value that was written
-meanwhile is left as it is, and whoever goes through at the same time does no harm.
+Every `SealedField` of every installed model is found by itself. Each batch is a short transaction of conditional
+updates: a value that was written meanwhile is left as it is, and whoever goes through at the same time does no harm.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from django.db import transaction
 
@@ -47,39 +46,9 @@ class Pass:
     """``False``: its time was over before the end."""
 
 
-class SealedStore(Protocol):
-    """A place with sealed values, each with its key's id."""
-
-    name: str
-
-    def count(self, *, key_id: str) -> int:
-        """How many values are sealed under the key."""
-
-    def reseal(self, *, key_id: str, after: Any, limit: int) -> Batch:
-        """Seal the next values of this key anew, in the order of their rows; ``after`` is the last batch's ``last``.
-
-        Called in no transaction.
-        """
-
-
-_registered: list[SealedStore] = []
-
-
-def register_store(store: SealedStore) -> None:
-    """Have rotation go through a store that is no `SealedField`; called in an ``AppConfig.ready``."""
-    if store.name in {known.name for known in _registered}:
-        raise ValueError(f"there is a store {store.name} already")
-    _registered.append(store)
-
-
-def list_stores() -> list[SealedStore]:
-    """Every store of every installed app."""
-    return [*(FieldStore(field) for field in list_sealed_fields()), *_registered]
-
-
 def count_sealed(*, key_id: str) -> int:
     """How many values in all stores are sealed under the key."""
-    return sum(store.count(key_id=key_id) for store in list_stores())
+    return sum(store.count(key_id=key_id) for store in _list_stores())
 
 
 def reseal(*, key_ids: Sequence[str], seconds: float) -> Pass:
@@ -87,7 +56,7 @@ def reseal(*, key_ids: Sequence[str], seconds: float) -> Pass:
     resealed = unreadable = 0
     give_up_at = time.monotonic() + seconds
     for key_id in key_ids:
-        for store in list_stores():
+        for store in _list_stores():
             after = None
             while True:
                 batch = store.reseal(key_id=key_id, after=after, limit=BATCH_SIZE)
@@ -101,7 +70,7 @@ def reseal(*, key_ids: Sequence[str], seconds: float) -> Pass:
 
 
 class FieldStore:
-    """A model's sealed field."""
+    """A model's sealed field, as a place that is gone through."""
 
     def __init__(self, field: SealedField) -> None:
         self.name = str(field)
@@ -109,9 +78,14 @@ class FieldStore:
         self._model = field.model
 
     def count(self, *, key_id: str) -> int:
+        """How many values are sealed under the key."""
         return self._model._default_manager.filter(**{self._field.key_id_field: key_id}).count()  # noqa: SLF001  # Django's documented API
 
     def reseal(self, *, key_id: str, after: Any, limit: int) -> Batch:
+        """Seal the next values of this key anew, in the order of their rows; ``after`` is the last batch's ``last``.
+
+        Called in no transaction.
+        """
         rows = self._model._default_manager.filter(**{self._field.key_id_field: key_id}).order_by("pk")  # noqa: SLF001  # as above
         if after is not None:
             rows = rows.filter(pk__gt=after)
@@ -144,3 +118,7 @@ class FieldStore:
             where={self._model._meta.pk.attname: pk, self._field.key_id_field: key_id, self._field.attname: value},
             values={self._field.key_id_field: sealed.key_id, self._field.attname: self._field.make_value(sealed)},
         )
+
+
+def _list_stores() -> list[FieldStore]:
+    return [FieldStore(field) for field in list_sealed_fields()]

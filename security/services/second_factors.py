@@ -61,14 +61,12 @@ def begin_enrolment(*, account: Account) -> uuid.UUID:
         ValidationError: the account has an app, or is a service.
     """
     _refuse_service(account)
-    app_id = uuid7()
-    sealed = get_keyring().seal(plaintext=second_factor.make_secret(), aad=bind_secret(app_id))
     with transaction.atomic():
         AuthenticatorApp.objects.filter(account=account, confirmed_at=None).delete()
         if AuthenticatorApp.objects.filter(account=account).exists():
             raise ValidationError("There is an authenticator app already; remove it first.", code="app_exists")
-        AuthenticatorApp.objects.create(id=app_id, account=account, key_id=sealed.key_id, sealed_secret=sealed.data)
-    return app_id
+        app = AuthenticatorApp.objects.create(account=account, secret=second_factor.make_secret())
+    return app.id
 
 
 def get_enrolment(*, account: Account, app_id: uuid.UUID) -> Enrolment | None:
@@ -76,7 +74,7 @@ def get_enrolment(*, account: Account, app_id: uuid.UUID) -> Enrolment | None:
     app = AuthenticatorApp.objects.filter(id=app_id, account=account, confirmed_at=None).first()
     if app is None:
         return None
-    secret = open_secret(app)
+    secret = app.secret
     uri = second_factor.make_uri(secret=secret, account=account.username, issuer=settings.SERVER_NAME)
     return Enrolment(secret=second_factor.encode_secret(secret), uri=uri)
 
@@ -94,7 +92,7 @@ def confirm_enrolment(
     app = AuthenticatorApp.objects.filter(id=app_id, account=account, confirmed_at=None).first()
     step = None
     if app is not None:
-        step = second_factor.find_step(secret=open_secret(app), code=code, now=timezone.now(), last_step=0)
+        step = second_factor.find_step(secret=app.secret, code=code, now=timezone.now(), last_step=0)
     if app is None or step is None:
         raise ValidationError("This is not the app's code. Are the clocks right?", code="wrong_code")
     now = timezone.now()
@@ -193,7 +191,7 @@ def find_match(*, account: Account | None, code: str) -> CodeMatch | None:
     code_hash = second_factor.hash_recovery_code(account_id=account_id, code=text)
     recovery = RecoveryCode.objects.filter(account_id=account_id, code_hash=code_hash).only("id").first()
     step = second_factor.find_step(
-        secret=_open_nothing() if app is None else open_secret(app),
+        secret=_open_nothing() if app is None else app.secret,
         code=text,
         now=timezone.now(),
         last_step=0 if app is None else app.last_step,
@@ -220,20 +218,11 @@ def use_up(*, account: Account, match: CodeMatch) -> bool:
     return True
 
 
-def open_secret(app: AuthenticatorApp) -> bytes:
-    """The app's secret."""
-    return get_keyring().open(key_id=app.key_id, data=bytes(app.sealed_secret), aad=bind_secret(app.id))
-
-
 def _open_nothing() -> bytes:
     """Takes what opening a secret takes."""
-    sealed = get_keyring().seal(plaintext=second_factor.NO_SECRET, aad=bind_secret(NIL))
-    return sealed.data[: second_factor.SECRET_BYTES]
-
-
-def bind_secret(app_id: uuid.UUID) -> bytes:
-    """What an app's secret is sealed for: its model, field and row."""
-    return f"security.authenticatorapp\nsealed_secret\n{app_id}\n".encode()
+    ring = get_keyring()
+    sealed = ring.seal(plaintext=second_factor.NO_SECRET, aad=b"")
+    return ring.open(key_id=sealed.key_id, data=sealed.data, aad=b"")
 
 
 def _replace_recovery_codes(account: Account) -> list[str]:

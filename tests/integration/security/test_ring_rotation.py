@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import jwt
 import msgspec
@@ -17,20 +15,22 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
+from uuid_utils.compat import uuid7
 
-from protocol import outbox
+from protocol import ports
+from protocol.domain.messages import SecurityLevel
 from protocol.models import OutboxMessage, Session
 from protocol.ports import Sealed
+from protocol.sealed_fields import Plain, SealedValue
 from security import services
 from security.domain.key_states import GRACE, PUBLISHED_FOR, SIGNATURES_COUNT_FOR, KeyPurpose, RingKeyState
-from security.domain.keyring import NotOpened
+from security.domain.keyring import Keyring
 from security.domain.master_keys import generate_master_key, split_master_keys
 from security.models import AuditEvent, AuthenticatorApp, EncryptionKey, IssuedToken
 from security.selectors import find_key, get_revocation_mark
 from security.services import get_keyring, key_rotation, master_key_rotation, resealing
 from security.services.keyring import forget_keyring
 from security.services.master_key import forget_master_keys
-from security.services.resealing import Batch
 from tests.factories import create_person, issue_tokens
 from tests.keys import ensure_keys
 from tests.threads import run_at_once
@@ -42,51 +42,37 @@ class Interrupted(Exception):
     """As if the process had been killed here."""
 
 
-class MemoryStore:
-    """Sealed values that lie in no table."""
-
-    name = "values of a test"
+class Owed:
+    """What a sealed session is owed: sealed values, with more of them than a batch has."""
 
     def __init__(self) -> None:
-        self.values: dict[int, Sealed] = {}
+        self.session = Session.objects.create(
+            account=create_person(), credential_id=uuid7(), channel="", security_level=SecurityLevel.HIGH.value
+        )
 
     def add(self, number: int) -> None:
-        self.values[number] = get_keyring().seal(plaintext=b"%d" % number, aad=b"test")
+        OutboxMessage.objects.create(
+            session=self.session,
+            sequence=number + 1,
+            correlation_id=f"m-{number}",
+            kind="response",
+            payload=b"%d" % number,
+        )
 
     def read(self) -> list[bytes]:
-        return [
-            get_keyring(key_id=value.key_id).open(key_id=value.key_id, data=value.data, aad=b"test")
-            for value in self.values.values()
-        ]
+        return [message.payload for message in OutboxMessage.objects.filter(session=self.session)]
 
     def count(self, *, key_id: str) -> int:
-        return sum(value.key_id == key_id for value in self.values.values())
-
-    def reseal(self, *, key_id: str, after: Any, limit: int) -> Batch:
-        numbers = [number for number in sorted(self.values) if self.values[number].key_id == key_id]
-        found = [number for number in numbers if after is None or number > after][:limit]
-        resealed = 0
-        for number in found:
-            try:
-                plaintext = get_keyring().open(key_id=key_id, data=self.values[number].data, aad=b"test")
-            except NotOpened:
-                continue
-            self.values[number] = get_keyring().seal(plaintext=plaintext, aad=b"test")
-            resealed += 1
-        return Batch(
-            last=found[-1] if len(found) == limit else None, resealed=resealed, unreadable=len(found) - resealed
-        )
+        return OutboxMessage.objects.filter(session=self.session, key_id=key_id).count()
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
-    """A store that rotation goes through, with more values than a batch has."""
-    store = MemoryStore()
-    monkeypatch.setattr(resealing, "_registered", [store])
+def owed(monkeypatch: pytest.MonkeyPatch) -> Owed:
     monkeypatch.setattr(resealing, "BATCH_SIZE", 3)
+    owed = Owed()
     for number in range(10):
-        store.add(number)
-    return store
+        owed.add(number)
+    return owed
 
 
 def pass_time(span: timedelta) -> None:
@@ -118,19 +104,19 @@ def list_states(purpose: KeyPurpose) -> list[str]:
     )
 
 
-def test_a_key_is_published_before_it_is_used_and_the_old_one_retired_when_it_holds_nothing(store: MemoryStore) -> None:
+def test_a_key_is_published_before_it_is_used_and_the_old_one_retired_when_it_holds_nothing(owed: Owed) -> None:
     old = get_active_id(KeyPurpose.AT_REST)
     new = services.begin_rotation(purpose=KeyPurpose.AT_REST)
     services.advance_rotations(seconds=5)
-    assert (get_active_id(KeyPurpose.AT_REST), store.count(key_id=old)) == (old, 10)
+    assert (get_active_id(KeyPurpose.AT_REST), owed.count(key_id=old)) == (old, 10)
     pass_time(PUBLISHED_FOR)
     services.advance_rotations(seconds=5)
-    assert (get_active_id(KeyPurpose.AT_REST), store.count(key_id=new.id)) == (new.id, 10)
+    assert (get_active_id(KeyPurpose.AT_REST), owed.count(key_id=new.id)) == (new.id, 10)
     assert list_states(KeyPurpose.AT_REST) == ["retiring", "active"]
     pass_time(GRACE)
     services.advance_rotations(seconds=5)
     assert list_states(KeyPurpose.AT_REST) == ["retired", "active"]
-    assert sorted(store.read()) == [b"%d" % number for number in range(10)]
+    assert sorted(owed.read()) == [b"%d" % number for number in range(10)]
 
 
 def test_an_authenticator_apps_secret_is_sealed_anew_and_still_opens() -> None:
@@ -140,41 +126,44 @@ def test_an_authenticator_apps_secret_is_sealed_anew_and_still_opens() -> None:
     old = get_active_id(KeyPurpose.AT_REST)
     rotate()
     assert list_states(KeyPurpose.AT_REST) == ["retired", "active"]
-    assert AuthenticatorApp.objects.get(id=app_id).key_id == get_active_id(KeyPurpose.AT_REST) != old
+    assert AuthenticatorApp.objects.get(id=app_id).secret_key_id == get_active_id(KeyPurpose.AT_REST) != old
     assert services.get_enrolment(account=person, app_id=app_id) == before
 
 
-def test_what_a_sealed_session_is_owed_is_sealed_anew_and_what_is_open_stays() -> None:
-    person = create_person()
-    session = Session.objects.create(account=person, credential_id=person.id, channel="")
-    aad = outbox.make_aad(session.id, 1)
-    sealed = get_keyring().seal(plaintext=b"{}", aad=aad)
-    for sequence, key_id, payload in ((1, sealed.key_id, sealed.data), (2, "", b"[]")):
-        OutboxMessage.objects.create(
-            session=session,
-            sequence=sequence,
-            correlation_id=f"m-{sequence}",
-            kind="response",
-            payload=payload,
-            key_id=key_id,
-        )
+def test_what_is_stored_open_stays_as_it_is(owed: Owed) -> None:
+    OutboxMessage.objects.create(
+        session=owed.session, sequence=11, correlation_id="open", kind="response", payload=Plain(b"[]")
+    )
     rotate()
-    closed, plain = OutboxMessage.objects.order_by("sequence")
-    assert closed.key_id == get_active_id(KeyPurpose.AT_REST) != sealed.key_id
-    assert get_keyring().open(key_id=closed.key_id, data=bytes(closed.payload), aad=aad) == b"{}"
-    assert (plain.key_id, bytes(plain.payload)) == ("", b"[]")
+    message = OutboxMessage.objects.get(correlation_id="open")
+    assert (message.key_id, message.payload) == (None, b"[]")
 
 
-def test_a_writer_who_had_not_heard_of_it_leaves_nothing_unreadable(store: MemoryStore) -> None:
+class StaleVault(services.KeyringVault):
+    """Of a process that has not read its keys again."""
+
+    def __init__(self, ring: Keyring) -> None:
+        self._ring = ring
+
+    def seal(self, *, plaintext: bytes, aad: bytes) -> Sealed:
+        return self._ring.seal(plaintext=plaintext, aad=aad)
+
+
+def test_a_writer_who_had_not_heard_of_it_leaves_nothing_unreadable(owed: Owed) -> None:
     stale = get_keyring()
     services.begin_rotation(purpose=KeyPurpose.AT_REST)
     finish()
     assert list_states(KeyPurpose.AT_REST) == ["retired", "active"]
-    store.values[99] = stale.seal(plaintext=b"late", aad=b"test")
-    assert b"late" in store.read()
+    ports.bind(vault=StaleVault(stale))
+    try:
+        owed.add(99)
+    finally:
+        ports.bind(vault=services.KeyringVault())
+    assert owed.count(key_id=stale.get_sealing_id()) == 1
+    assert b"99" in owed.read()
     services.reseal_stragglers(seconds=5)
-    assert store.values[99].key_id == get_active_id(KeyPurpose.AT_REST)
-    assert b"late" in store.read()
+    assert owed.count(key_id=get_active_id(KeyPurpose.AT_REST)) == 11
+    assert b"99" in owed.read()
 
 
 STEPS = ["rotate.after_publish", "rotate.before_activation", "rotate.after_activation", "rotate.after_batch"]
@@ -182,7 +171,7 @@ STEPS = ["rotate.after_publish", "rotate.before_activation", "rotate.after_activ
 
 @pytest.mark.parametrize("point", [*STEPS, "rotate.before_retirement"])
 def test_interrupted_anywhere_and_run_again_nothing_is_lost(
-    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, point: str
+    owed: Owed, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     passed: list[str] = []
 
@@ -196,11 +185,11 @@ def test_interrupted_anywhere_and_run_again_nothing_is_lost(
     with pytest.raises(Interrupted):
         rotate()
     forget_keyring()
-    assert sorted(store.read()) == [b"%d" % number for number in range(10)]
+    assert sorted(owed.read()) == [b"%d" % number for number in range(10)]
     rotate()
     assert list_states(KeyPurpose.AT_REST) == ["retired", "active"]
-    assert store.count(key_id=get_active_id(KeyPurpose.AT_REST)) == 10
-    assert sorted(store.read()) == [b"%d" % number for number in range(10)]
+    assert owed.count(key_id=get_active_id(KeyPurpose.AT_REST)) == 10
+    assert sorted(owed.read()) == [b"%d" % number for number in range(10)]
 
 
 def rotate() -> None:
@@ -210,13 +199,13 @@ def rotate() -> None:
     finish()
 
 
-def test_a_value_that_does_not_open_keeps_its_key(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_value_that_does_not_open_keeps_its_key(owed: Owed, caplog: pytest.LogCaptureFixture) -> None:
     old = get_active_id(KeyPurpose.AT_REST)
-    store.values[5] = replace(store.values[5], data=bytes(40))
+    OutboxMessage.objects.filter(sequence=5).update(payload=SealedValue(bytes(40)))
     services.begin_rotation(purpose=KeyPurpose.AT_REST)
     finish()
     assert list_states(KeyPurpose.AT_REST) == ["retiring", "active"]
-    assert store.count(key_id=old) == 1
+    assert owed.count(key_id=old) == 1
 
 
 @pytest.mark.parametrize("purpose", [KeyPurpose.JWT, KeyPurpose.IDENTITY, KeyPurpose.AUDIT])
@@ -255,7 +244,7 @@ def test_several_at_once_make_one_rotation() -> None:
     assert sorted(events) == ["keys.activate", "keys.publish"]
 
 
-def test_each_act_is_recorded_and_moves_the_mark(store: MemoryStore) -> None:
+def test_each_act_is_recorded_and_moves_the_mark(owed: Owed) -> None:
     mark = get_revocation_mark()
     services.begin_rotation(purpose=KeyPurpose.AT_REST)
     finish()

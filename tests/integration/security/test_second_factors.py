@@ -190,12 +190,17 @@ def test_what_the_password_alone_had_opened_ends(boss: Account) -> None:
 
 def test_the_secret_is_sealed_and_bound_to_its_row(boss: Account, phone: Phone) -> None:
     app = AuthenticatorApp.objects.get(account=boss)
-    assert phone.secret not in bytes(app.sealed_secret)
-    assert app.key_id
+    assert app.secret == phone.secret
+    assert app.secret_key_id
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT secret FROM security_authenticatorapp")
+        assert phone.secret not in bytes(cursor.fetchone()[0])
     other = create_person(username="other", password=PASSWORD)
     enrol(other)
     # Somebody who can write to the database gives an account another's app.
-    AuthenticatorApp.objects.filter(account=other).update(sealed_secret=app.sealed_secret, key_id=app.key_id)
+    AuthenticatorApp.objects.filter(account=other).update(
+        secret=AuthenticatorApp.objects.get(account=boss).__dict__["secret"], secret_key_id=app.secret_key_id
+    )
     with pytest.raises(Exception, match="under key"):
         show("other", code=phone.show())
 
@@ -301,7 +306,7 @@ def test_who_must_have_one_is_led_to_set_it_up_and_can_do_nothing_else(
     wrong = client.post(reverse("admin:second_factor_app"), {"code": "000000"})
     assert wrong.context["form"].errors.as_data()["code"][0].code == "wrong_code"
     assert not is_in(client)
-    secret = services.second_factors.open_secret(AuthenticatorApp.objects.get(account=boss))
+    secret = AuthenticatorApp.objects.get(account=boss).secret
     codes = client.post(reverse("admin:second_factor_app"), {"code": Phone(secret=secret).show()})
     assert len(re.findall(r"<code class=\"select-all\">", codes.content.decode())) == RECOVERY_CODES
     assert "no-store" in codes.headers["Cache-Control"]
@@ -326,7 +331,7 @@ def test_setting_one_up_ends_other_sign_ins(client: Client, boss: Account) -> No
     sign_in(other)
     assert is_in(client)
     client.post(reverse("admin:second_factor_app"))
-    secret = services.second_factors.open_secret(AuthenticatorApp.objects.get(account=boss))
+    secret = AuthenticatorApp.objects.get(account=boss).secret
     client.post(reverse("admin:second_factor_app"), {"code": Phone(secret=secret).show()})
     assert is_in(client)
     assert not is_in(other)

@@ -22,7 +22,6 @@ from protocol.domain.messages import (
 from protocol.errors import AccessDenied
 from protocol.models import OutboxMessage, Session
 from security.selectors import get_account_principal
-from security.services import OutboxStore
 from tests.factories import create_service
 
 
@@ -47,6 +46,12 @@ def append(
 
 def read(session: Session, *, after: int = 0) -> list[int]:
     return [entry.sequence for entry in outbox.read_after({session.id: after}).get(session.id, [])]
+
+
+def read_column(message: OutboxMessage) -> bytes:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT payload FROM protocol_outboxmessage WHERE id = %s", [message.pk])
+        return bytes(cursor.fetchone()[0])
 
 
 @pytest.mark.django_db
@@ -183,7 +188,7 @@ def test_from_high_on_the_outbox_holds_nothing_in_the_open(level: SecurityLevel)
     assert appended is not None
     row = OutboxMessage.objects.get(session=session)
     is_sealed = level in (SecurityLevel.HIGH, SecurityLevel.CRITICAL)
-    assert (b"a secret answer" not in bytes(row.payload)) is is_sealed
+    assert (b"a secret answer" not in read_column(row)) is is_sealed
     assert bool(row.key_id) is is_sealed
     assert outbox.read_after({session.id: 0}) == {session.id: [appended.entry]}
 
@@ -195,24 +200,7 @@ def test_a_sealed_message_opens_in_its_place_only_and_is_no_others_harm() -> Non
         append(session, f"c-{number}")
         append(other, f"c-{number}")
     moved = OutboxMessage.objects.get(session=other, sequence=1)
-    OutboxMessage.objects.filter(session=session, sequence=1).update(payload=moved.payload)
+    OutboxMessage.objects.filter(session=session, sequence=1).update(payload=moved.__dict__["payload"])
     found = outbox.read_after({session.id: 0, other.id: 0})
     assert session.id not in found
     assert [entry.sequence for entry in found[other.id]] == [1, 2]
-
-
-@pytest.mark.django_db
-def test_rotation_seals_what_is_owed_anew() -> None:
-    session = open_session(level=SecurityLevel.HIGH)
-    appended = [append(session, f"c-{number}") for number in range(5)]
-    store = OutboxStore()
-    (key_id,) = set(OutboxMessage.objects.values_list("key_id", flat=True))
-    before = [bytes(payload) for payload in OutboxMessage.objects.order_by("id").values_list("payload", flat=True)]
-    assert store.count(key_id=key_id) == 5
-    batch = store.reseal(key_id=key_id, after=None, limit=3)
-    assert (batch.resealed, batch.unreadable, batch.last is None) == (3, 0, False)
-    assert store.reseal(key_id=key_id, after=batch.last, limit=3).last is None
-    after = [bytes(payload) for payload in OutboxMessage.objects.order_by("id").values_list("payload", flat=True)]
-    assert not set(before) & set(after)
-    entries = outbox.read_after({session.id: 0})[session.id]
-    assert entries == [found.entry for found in appended if found is not None]
