@@ -95,7 +95,7 @@ class Campaign:
         started = time.monotonic()
         async with (
             httpx2.AsyncClient(base_url=product.url.rstrip("/"), timeout=30) as client,
-            self._open_bystander(),
+            self._open_bystander(seeds.bystander_key),
         ):
             requests = RequestFuzzer(product=product, seeds=seeds, tally=report.tally, seed=self.seed, client=client)
             await requests.discover()
@@ -136,11 +136,11 @@ class Campaign:
                 tasks.create_task(repeat(requests.run_request, number, lambda: requests.requests >= asked))
 
     @asynccontextmanager
-    async def _open_bystander(self) -> AsyncIterator[None]:
+    async def _open_bystander(self, key: str) -> AsyncIterator[None]:
         """Ping all the while on a connection that does nothing wrong."""
 
         async def ping() -> None:
-            async with open_session(self.product.websocket_url, self.product.agent_api_key) as client:
+            async with open_session(self.product.websocket_url, key) as client:
                 while True:
                     started = time.monotonic()
                     await client.check_usable()
@@ -188,7 +188,7 @@ class Campaign:
         if not web.is_running() or web.status() == psutil.STATUS_ZOMBIE:
             findings.append("the web process has ended")
             return
-        for key in (seeds.key, self.product.agent_api_key):
+        for key in (seeds.key, seeds.bystander_key):
             async with open_session(self.product.websocket_url, key) as client:
                 await client.check_usable()
         before, after = self.report.before, self.report.after

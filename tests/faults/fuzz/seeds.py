@@ -40,8 +40,10 @@ services.register_command_key(account=account, public_key=public_key, label="fuz
 key = services.issue_api_key(account=account, name="fuzz", scopes=[], expires_at=None).secret
 principal = get_authenticator().authenticate(credentials=ApiKeyCredentials(key), remote_address=None)
 pair = services.issue_tokens(principal=principal, remote_address=None, trace_id="")
+bystander = services.create_account(username="nobodys-name", kind=Account.Kind.SERVICE, roles=["agent"])
 print(json.dumps({
     "key": key,
+    "bystander": services.issue_api_key(account=bystander, name="fuzz", scopes=[], expires_at=None).secret,
     "token": pair.access,
     "signing_key": encode_base64url(signing_key.private_bytes_raw()),
     "commands": {name: msgspec.json.schema(command.arguments_type) for name, command in get_commands().items()},
@@ -64,6 +66,8 @@ class Seeds:
     key: str
     """The API key of the account that sends them."""
     token: str
+    bystander_key: str
+    """Of an account that no message names: the other one may end others' sessions, and by chance does."""
     openings: tuple[Seed, ...]
     """Handshakes and authentications."""
     commands: tuple[Seed, ...]
@@ -99,6 +103,7 @@ def read_seeds(product: Product, *, runs: tuple[str, ...] = ()) -> Seeds:
     return Seeds(
         key=told["key"],
         token=told["token"],
+        bystander_key=told["bystander"],
         signing_key=SigningKey(Ed25519PrivateKey.from_private_bytes(from_base64url(told["signing_key"]))),
         runs=runs,
         openings=tuple(make_openings(told["key"], told["token"])),
