@@ -6,6 +6,8 @@ import logging
 import time
 from typing import ClassVar
 
+from protocol.domain.redaction import Redactor
+
 
 class ReadinessFilter(logging.Filter):
     """Drops Django's line for each 503 of ``/readyz``: it is asked every second, and logs its changes itself."""
@@ -26,7 +28,8 @@ class RefusalFilter(logging.Filter):
 class LineFormatter(logging.Formatter):
     """``2026-11-20T16:31:00.123Z INFO tools.services: text``; a traceback follows, each of its lines indented.
 
-    No message can pass for another record: what would begin a line or move the cursor is escaped.
+    No message can pass for another record: what would begin a line or move the cursor is escaped. And none shows a
+    secret that the redactor knows, or knows the form of, whoever wrote it.
     """
 
     converter = staticmethod(time.gmtime)
@@ -36,8 +39,12 @@ class LineFormatter(logging.Formatter):
         code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85) if code != ord("\t")
     } | {ord("\n"): "\\n", ord("\r"): "\\r"}
 
-    def __init__(self) -> None:
+    def __init__(self, *, redactor: Redactor) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redactor.redact(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         return super().formatMessage(record).translate(self.escapes)

@@ -39,6 +39,9 @@ class OutboxEntry(Struct, frozen=True, kw_only=True):
     payload: bytes
     """As JSON."""
 
+    def __repr__(self) -> str:
+        return f"OutboxEntry(sequence={self.sequence!r}, kind={self.kind!r}, correlation_id={self.correlation_id!r})"
+
 
 class Appended(Struct, frozen=True, kw_only=True):
     entry: OutboxEntry

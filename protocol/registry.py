@@ -52,6 +52,9 @@ class Recorded(Struct, frozen=True, kw_only=True):
     payload: bytes
     """The response's payload as JSON, as in the outbox."""
 
+    def __repr__(self) -> str:
+        return f"Recorded(sequence={self.sequence!r})"
+
 
 class Stored(Struct, frozen=True, kw_only=True):
     """What a command returns that was answered before: the same answer again, not numbered (section 9)."""

@@ -12,7 +12,7 @@ instance and column; keys are the vault's (``ports.Vault``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from django.apps import apps
@@ -29,7 +29,7 @@ KEY_ID_LENGTH: Final = 16
 class SealedValue:
     """What the column holds; it is opened when somebody asks for it."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     was_read: bool = False
     """From the database: sealed for the row that it was read from."""
 
@@ -38,7 +38,7 @@ class SealedValue:
 class Plain:
     """Set instead of bytes where a value need not be confidential: it is stored as it is, and costs no more."""
 
-    data: bytes
+    data: bytes = field(repr=False)
 
 
 class SealedAttribute(DeferredAttribute):

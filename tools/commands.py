@@ -54,6 +54,9 @@ class ExecuteArguments(Struct, frozen=True, forbid_unknown_fields=True):
     context: Any | UnsetType = UNSET
     dry_run: bool | UnsetType = UNSET
 
+    def __repr__(self) -> str:
+        return f"ExecuteArguments(tool={self.tool!r}, version={self.version!r}, mode={self.mode!r})"
+
 
 class Queued(Struct, frozen=True):
     """A run that was accepted and goes its way."""

@@ -16,8 +16,10 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.db import SessionStore as DatabaseSessionStore
 from django.dispatch import receiver
+from django.contrib.sessions.models import Session
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils import timezone
 from django.utils.decorators import sync_and_async_middleware
 
 SIGNED_IN_AT: Final = "signed_in_at"
@@ -26,6 +28,8 @@ SEEN_AT: Final = "seen_at"
 SEEN_RESOLUTION_SECONDS: Final = 60
 """How old a recorded activity gets before it is written again: a write a minute, not one a page."""
 CONSOLE_PREFIX: Final = "/admin/"
+PURGE_LIMIT: Final = 1_000
+"""Rows deleted in one transaction."""
 
 
 class SessionStore(DatabaseSessionStore):
@@ -38,6 +42,16 @@ class SessionStore(DatabaseSessionStore):
             self._session_key = None
             return {}
         return data
+
+
+def purge_sessions() -> int:
+    """Delete what ended by its age; how many. Idle ones end when they are read, and by their age at the latest."""
+    past = Session.objects.filter(expire_date__lt=timezone.now())
+    total = 0
+    while batch := list(past.values_list("session_key", flat=True)[:PURGE_LIMIT]):
+        # The condition again: one of them may have been used meanwhile.
+        total += past.filter(session_key__in=batch).delete()[0]
+    return total
 
 
 def is_over(data: dict[str, Any], *, now: float) -> bool:

@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import Final, TextIO
 
+from protocol.domain.redaction import Redactor
+
 MAX_FILE_BYTES: Final = 10 * 1024 * 1024
 KEPT_FILES: Final = 5
 MAX_WAITING_LINES: Final = 10_000
@@ -23,7 +25,9 @@ CLOSE_SECONDS: Final = 1.0
 class Output:
     """All writing of the supervisor. ``write`` never blocks on the console and never raises."""
 
-    def __init__(self, *, log_dir: Path, console: TextIO) -> None:
+    def __init__(self, *, log_dir: Path, console: TextIO, redactor: Redactor) -> None:
+        """``redactor``: what a process writes past its log, a library or the interpreter itself, passes it too."""
+        self._redactor = redactor
         self._log_dir = log_dir
         self._console = console
         self._files: dict[str, logging.Handler] = {}
@@ -34,11 +38,15 @@ class Output:
 
     def write(self, name: str, line: str) -> None:
         """One line of the process, to the console and its file."""
-        self.record(name, line)
+        line = self._redactor.redact(line)
+        self._record(name, line)
         self._show(f"{name:<{NAME_WIDTH}} | {line}")
 
     def record(self, name: str, line: str) -> None:
         """One line of the process, to its file alone."""
+        self._record(name, self._redactor.redact(line))
+
+    def _record(self, name: str, line: str) -> None:
         self._get_file(name).handle(logging.makeLogRecord({"msg": "%s", "args": (line,)}))
 
     def announce(self, text: str) -> None:

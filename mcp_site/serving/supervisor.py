@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from mcp_site.errors import StartRefused
+from mcp_site.known_secrets import make_environment_redactor
 from mcp_site.serving.children import Child
 from mcp_site.serving.output import Output
 from mcp_site.serving.plan import RUN_FILE, Plan, ProcessPlan, read_plan
@@ -202,7 +203,9 @@ async def _time_limit(failure: str) -> AsyncGenerator[_Limit, None]:
 def main(plan_path: str) -> int:
     """Run the plan until a signal. The exit code."""
     plan = read_plan(Path(plan_path))
-    output = Output(log_dir=Path(plan.data_dir) / "log", console=sys.stdout)
+    output = Output(
+        log_dir=Path(plan.data_dir) / "log", console=sys.stdout, redactor=make_environment_redactor(os.environ)
+    )
     try:
         return asyncio.run(_run(plan, output))
     finally:

@@ -9,8 +9,9 @@ import dj_database_url
 
 from mcp_site import __version__
 from mcp_site.errors import BadEnvironment
+from mcp_site.known_secrets import make_redactor
 from mcp_site.settings.console import FORMAT_MODULE_PATH, UNFOLD  # noqa: F401  # Django and unfold read them
-from mcp_site.settings.environment import Environment, load_environment
+from mcp_site.settings.environment import Environment, list_variables, load_environment
 from mcp_site.settings.own_apps import find_apps
 from mcp_site.settings.secrets import fill_in_secrets
 from mcp_site.settings.sockets import choose_broker_socket, make_celery_url
@@ -18,6 +19,9 @@ from mcp_site.settings.variables import PROJECT_ROOT
 
 MCP: Environment = fill_in_secrets(load_environment())
 """Our own settings; the rest of the project reads ``settings.MCP.<field>``."""
+
+REDACTOR = make_redactor(getattr(MCP, variable.field) for variable in list_variables() if variable.is_secret)
+"""Takes these secrets, and what looks like one, out of logs and of reports of failures."""
 
 SERVER_NAME = "machine-context-protocol-server"
 SERVER_VERSION = __version__
@@ -220,6 +224,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "purge port leases": {"task": "security.purge_port_leases", "schedule": 3600.0},
     "advance rotations": {"task": "security.advance_rotations", "schedule": 2.0},
     "reseal stragglers": {"task": "security.reseal_stragglers", "schedule": 3600.0},
+    "purge console sessions": {"task": "mcp_site.purge_console_sessions", "schedule": 3600.0},
     "purge credentials": {"task": "security.purge_credentials", "schedule": 300.0},
 }
 CELERY_DB_REUSE_MAX = 10_000
@@ -270,6 +275,9 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * MCP.max_message_size_bytes
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
 DATA_UPLOAD_MAX_NUMBER_FILES = 10
 
+DEFAULT_EXCEPTION_REPORTER = "mcp_site.web.failure_reports.RedactedReporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "mcp_site.web.failure_reports.ReportFilter"
+
 SILENCED_SYSTEM_CHECKS = [
     "security.W005",  # HSTS for subdomains: this server knows of its own host only
     "security.W021",  # HSTS preload: a decision about the whole domain, not this server's
@@ -280,7 +288,7 @@ SILENCED_SYSTEM_CHECKS = [
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"()": "mcp_site.logs.LineFormatter"}},
+    "formatters": {"line": {"()": "mcp_site.logs.LineFormatter", "redactor": REDACTOR}},
     "filters": {
         "readiness": {"()": "mcp_site.logs.ReadinessFilter"},
         "refusal": {"()": "mcp_site.logs.RefusalFilter"},
@@ -290,6 +298,8 @@ LOGGING: dict[str, Any] = {
     "loggers": {
         # Django's own handlers would print a second time.
         "django": {"handlers": [], "propagate": True},
+        # At DEBUG, with MCP_DEBUG, it writes each statement with its values, sealed and hashed ones and sessions too.
+        "django.db.backends": {"level": "INFO"},
         "django.request": {"filters": ["readiness", "refusal"]},
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "uvicorn": {"level": "WARNING"},

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from protocol.domain.redaction import redact
 from protocol.errors import MCPError
 
 PROTOCOL_VERSION = "1.1"
@@ -86,6 +87,9 @@ class Security(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     signature: str | None = None
     auth_token: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Security(security_level={self.security_level!r})"
+
 
 class Envelope(Struct, frozen=True, forbid_unknown_fields=True):
     """An incoming message; payload and metadata stay encoded until someone needs them."""
@@ -103,6 +107,9 @@ class SealedSecurity(Struct, frozen=True, forbid_unknown_fields=True):
     encryption_info: EncryptionInfo | None = None
     signature: Annotated[str, Meta(max_length=500)] | None = None
     auth_token: str | None = None
+
+    def __repr__(self) -> str:
+        return f"SealedSecurity(security_level={self.security_level!r}, encryption_info={self.encryption_info!r})"
 
 
 class SealedEnvelope(Struct, frozen=True, forbid_unknown_fields=True):
@@ -190,6 +197,10 @@ class HandshakeRequest(Struct, frozen=True, forbid_unknown_fields=True):
     max_in_flight: Annotated[int, Meta(ge=1)] | None = None
     max_message_size: Annotated[int, Meta(ge=1024)] | None = None
     extensions: dict[str, ExtensionOffer] = {}
+
+    def __repr__(self) -> str:
+        # Without ``resume``, which has a token in it.
+        return f"HandshakeRequest(protocol_versions={self.protocol_versions!r}, client={self.client!r})"
 
 
 class ServerInfo(Struct, frozen=True):
@@ -280,6 +291,9 @@ class AuthenticationAnswer(Struct, frozen=True):
     ack: int = 0
     resume_token: str | None = None
 
+    def __repr__(self) -> str:
+        return f"AuthenticationAnswer(session_id={self.session_id!r}, principal={self.principal!r})"
+
 
 class Heartbeat(Struct, frozen=True, forbid_unknown_fields=True):
     """The client's: it has everything up to ``ack``."""
@@ -365,8 +379,8 @@ def describe_field_error(error: msgspec.ValidationError) -> tuple[str, str]:
     if reason.startswith("Invalid "):
         # It repeats the value, which may be a key in the wrong place: errors hold no secret, the peer's own neither.
         reason = reason.partition(" '")[0]
-    # It repeats unknown names, which may be as long as the frame.
-    return reason[:MAX_REASON_CHARACTERS], path.rstrip("`").lstrip(".")
+    # It repeats unknown names, which may be as long as the frame, or a key in the wrong place again.
+    return redact(reason[:MAX_REASON_CHARACTERS]), path.rstrip("`").lstrip(".")
 
 
 def describe_error(error: MCPError, *, trace_id: str) -> ErrorPayload:

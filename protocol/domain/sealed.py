@@ -51,6 +51,9 @@ class Unsealed(Struct, kw_only=True):
     switch_to: Channel | None = None
     """The keys of everything after it."""
 
+    def __repr__(self) -> str:
+        return f"Unsealed(id={self.id!r}, type={self.type!r})"
+
 
 class SealedWire:
     """See the module. Belongs to one connection."""

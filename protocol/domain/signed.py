@@ -26,6 +26,9 @@ class SignedMessage(Struct, frozen=True, kw_only=True):
     metadata: bytes
     signature: str
 
+    def __repr__(self) -> str:
+        return f"SignedMessage(message_id={self.message_id!r}, signed_at={self.signed_at!r})"
+
 
 def take_signed(codec: Codec, envelope: Envelope) -> SignedMessage:
     """The message at level critical, where it has to be signed.

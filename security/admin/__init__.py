@@ -15,6 +15,7 @@ from security.admin.key_ring import EncryptionKeyAdmin
 from security.admin.keys import ApiKeyAdmin
 from security.admin.limits import LimitAdmin
 from security.admin.login import ConsoleLoginForm
+from security.admin.own_password import OwnPasswordForm
 from security.admin.permissions import get_actor, get_principal
 from security.admin.port_leases import PortLeaseAdmin, PortQuarantineAdmin
 from security.admin.roles import GroupAdmin, RoleAdmin
@@ -34,6 +35,7 @@ __all__ = [
     "GroupAdmin",
     "IssuedTokenAdmin",
     "LimitAdmin",
+    "OwnPasswordForm",
     "PortLeaseAdmin",
     "PortQuarantineAdmin",
     "RoleAdmin",

@@ -61,7 +61,7 @@ class _Ground:
     family_id: uuid.UUID
     account_id: uuid.UUID
     api_key_id: uuid.UUID | None
-    password_stamp: str
+    password_stamp: str = field(repr=False)
     scopes: tuple[str, ...]
     ends_at: datetime | None
 

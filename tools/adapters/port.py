@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tools.authoring import ToolContext
@@ -18,7 +18,7 @@ class Invocation:
     version: str
     definition_hash: str
     """Of the definition that the run was accepted with."""
-    input: Any
+    input: Any = field(repr=False)
     """JSON, as Python's builtins."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import httpcore2
@@ -31,9 +31,9 @@ class Order:
 
     method: str
     target: Target
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     """By lower-case name; neither Host nor what frames the message."""
-    body: bytes | None
+    body: bytes | None = field(repr=False)
     max_response_bytes: int
     max_redirects: int
 

@@ -61,6 +61,9 @@ class ExecutionRequest(Struct, frozen=True, kw_only=True):
     """When a waiting caller no longer does."""
     trace_id: str
 
+    def __repr__(self) -> str:
+        return f"ExecutionRequest(tool={self.tool!r}, version={self.version!r}, trace_id={self.trace_id!r})"
+
 
 class Accepted(Struct, frozen=True, kw_only=True):
     """A run that this call brought about."""

@@ -48,7 +48,7 @@ def test_a_line_without_an_end_is_cut() -> None:
 
 def test_every_line_is_named_and_secrets_stay_out_of_files(tmp_path: Path) -> None:
     console = io.StringIO()
-    output = Output(log_dir=tmp_path, console=console)
+    output = Output(log_dir=tmp_path, console=console, redactor=Redactor())
     output.write("web.1", "100 % done")
     output.record("valkey", "quiet")
     output.announce("the secret")
@@ -61,7 +61,7 @@ def test_every_line_is_named_and_secrets_stay_out_of_files(tmp_path: Path) -> No
 def test_a_console_that_takes_nothing_holds_nobody_up(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     console = os.fdopen(writer, "w")
-    output = Output(log_dir=tmp_path, console=console)
+    output = Output(log_dir=tmp_path, console=console, redactor=Redactor())
     try:
         for number in range(20_000):
             output.write("web.1", f"{number} {'x' * 100}")
