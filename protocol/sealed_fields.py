@@ -11,8 +11,9 @@ instance and column; keys are the vault's (``ports.Vault``).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from django.apps import apps
@@ -29,7 +30,7 @@ KEY_ID_LENGTH: Final = 16
 class SealedValue:
     """What the column holds; it is opened when somebody asks for it."""
 
-    data: bytes = field(repr=False)
+    data: bytes = dataclasses.field(repr=False)
     was_read: bool = False
     """From the database: sealed for the row that it was read from."""
 
@@ -38,7 +39,7 @@ class SealedValue:
 class Plain:
     """Set instead of bytes where a value need not be confidential: it is stored as it is, and costs no more."""
 
-    data: bytes = field(repr=False)
+    data: bytes = dataclasses.field(repr=False)
 
 
 class SealedAttribute(DeferredAttribute):

@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Final
 
 import uvicorn
@@ -21,13 +22,24 @@ from mcp_site.serving.parts import PartOptions
 from mcp_site.serving.preflight import check_transport, make_tls_context
 from mcp_site.serving.transport import guard_transport
 from mcp_site.serving.websocket import BoundedWebSocketProtocol
+from mcp_site.web.validation import describe_refusal
 from protocol import consumers
+from protocol.domain.requests import RequestRefused
+from protocol.errors import MessageTooLarge
 
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 """Above Django's own limits, which answer better; this one bounds what they never get to see."""
+BODY_TOO_LARGE: Final = RequestRefused(
+    error=MessageTooLarge("The request's body is too large.", details={"max_bytes": MAX_BODY_BYTES}),
+    status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+)
+HEAD_TOO_LARGE: Final = RequestRefused(
+    error=MessageTooLarge("The request's head is too large.", details={"max_bytes": MAX_HEAD_BYTES}),
+    status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+)
 BODY_SECONDS: Final = 30.0
 HTTP_RESERVE: Final = 512
 """Connections beyond the sockets' limit that are left for HTTP."""
@@ -59,11 +71,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         while data and not self.transport.is_closing():
             room = MAX_HEAD_BYTES + (MAX_BODY_BYTES if self._has_head else 0) - self._received
             if room <= 0:
-                self.send_400_response("Request too large.")
+                self._refuse_size()
                 return
             piece, data = data[:room], data[room:]
             self._received += len(piece)
             super().data_received(piece)
+
+    def _refuse_size(self) -> None:
+        """Say so and close. A peer that goes on sending may lose the answer with the connection."""
+        # Not into the middle of an answer that is on its way already.
+        if not (self._has_head and self.cycle is not None and self.cycle.response_started):
+            refused = BODY_TOO_LARGE if self._has_head else HEAD_TOO_LARGE
+            headers, body = describe_refusal(refused)
+            status = HTTPStatus(refused.status)
+            lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {text}" for name, text in headers.items())]
+            self.transport.write("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

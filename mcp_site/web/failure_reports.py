@@ -66,7 +66,7 @@ class ReportFilter(SafeExceptionReporterFilter):
                 continue
             try:
                 text = pformat(self.cleanse_setting(name, value) if isinstance(value, dict) else value)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # see below
                 # Whatever somebody's repr does must not take the page away.
                 text = f"Error in formatting: {type(error).__name__}"
             yield name, Shown(settings.REDACTOR.redact(text[:MAX_CHARACTERS]))
@@ -78,7 +78,7 @@ class ReportFilter(SafeExceptionReporterFilter):
 
 
 class RedactedReporter(ExceptionReporter):
-    """Django's, whose finished text passes the redactor too: messages, queries, and lines of code with secrets in them."""
+    """Django's, whose finished text passes the redactor too: messages, queries, lines of code."""
 
     def get_traceback_html(self) -> str:
         return str(settings.REDACTOR.redact(super().get_traceback_html()))

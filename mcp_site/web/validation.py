@@ -47,7 +47,8 @@ class RequestGuard:
                 await send({"type": "websocket.close"})
 
 
-async def _respond(send: Send, refused: RequestRefused, *, prefix: str) -> None:
+def describe_refusal(refused: RequestRefused) -> tuple[dict[str, str], bytes]:
+    """The answer's headers and body: the error as a problem. The connection ends with it."""
     trace_id = make_trace_id()
     problem = make_problem(describe_error(refused.error, trace_id=trace_id), status=refused.status)
     body = msgspec.json.encode(problem)
@@ -63,6 +64,11 @@ async def _respond(send: Send, refused: RequestRefused, *, prefix: str) -> None:
     }
     if refused.status == http.HTTPStatus.METHOD_NOT_ALLOWED:
         headers["allow"] = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+    return headers, body
+
+
+async def _respond(send: Send, refused: RequestRefused, *, prefix: str) -> None:
+    headers, body = describe_refusal(refused)
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": f"{prefix}.response.start", "status": refused.status, "headers": encoded})
     await send({"type": f"{prefix}.response.body", "body": body})

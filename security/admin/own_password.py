@@ -40,9 +40,7 @@ class OwnPasswordForm(AdminOwnPasswordChangeForm):
             if isinstance(told, LockedOut):
                 raise ValidationError(describe_lock(told), code="locked_out") from error
             if isinstance(told, AuthenticationFailed):
-                raise ValidationError(
-                    self.error_messages["password_incorrect"], code="password_incorrect"
-                ) from error
+                raise ValidationError(self.error_messages["password_incorrect"], code="password_incorrect") from error
             raise told from error
         return password
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import json
+import select
 import socket
 import ssl
 from collections.abc import Iterator
@@ -156,7 +158,23 @@ def test_a_peer_that_sends_no_request_is_gone_after_the_deadline(
 def test_headers_without_an_end_are_refused(tls_product: Product, context: ssl.SSLContext) -> None:
     with open_tls(tls_product, context) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 66_000)
-        assert read_to_end(connection).startswith(b"HTTP/1.1 400")
+        answer = read_to_end(connection)
+    assert answer.startswith(b"HTTP/1.1 431")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "protocol.message_too_large"
+
+
+def test_a_body_without_an_end_is_refused(tls_product: Product, context: ssl.SSLContext) -> None:
+    head = b"POST /api/v1/messages/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
+    with open_tls(tls_product, context) as connection:
+        connection.sendall(head)
+        # Not more than is read: an answer is lost where the peer has sent what nobody takes.
+        for _ in range(130):
+            connection.sendall(b"a" * 65_536)
+            if select.select([connection], [], [], 0)[0]:
+                break
+        answer = read_to_end(connection)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "protocol.message_too_large"
 
 
 def test_one_connection_serves_several_requests(tls_product: Product, context: ssl.SSLContext) -> None:

@@ -21,6 +21,7 @@ from mcp_site.logs import LineFormatter
 from mcp_site.serving.children import LONGEST_PAUSE_SECONDS, choose_pause
 from mcp_site.serving.output import LineSplitter, Output
 from mcp_site.settings.sockets import MAX_PATH_BYTES, choose_broker_socket, make_celery_url
+from protocol.domain.redaction import Redactor
 from tests.services import PROJECT_ROOT
 
 
