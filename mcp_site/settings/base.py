@@ -310,5 +310,7 @@ LOGGING: dict[str, Any] = {
         "fido2": {"level": "WARNING"},
         # At DEBUG it writes the headers of responses, with the cookies that they set.
         "httpcore2": {"level": "WARNING"},
+        # At INFO it writes URLs with their queries.
+        "httpx2": {"level": "WARNING"},
     },
 }

@@ -78,7 +78,7 @@ def test_a_console_that_takes_nothing_holds_nobody_up(tmp_path: Path) -> None:
 def test_a_message_cannot_pass_for_a_record(text: str) -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(LineFormatter())
+    handler.setFormatter(LineFormatter(redactor=Redactor()))
     handler.handle(logging.makeLogRecord({"msg": "got %s", "args": (text,), "levelname": "INFO"}))
     written = stream.getvalue()
     assert written.count("\n") == 1
@@ -90,7 +90,7 @@ def test_a_traceback_is_indented_under_its_record() -> None:
         raise ValueError("first\nsecond")
     except ValueError:
         record = logging.makeLogRecord({"msg": "failed", "exc_info": sys.exc_info()})
-    head, *rest = LineFormatter().format(record).splitlines()
+    head, *rest = LineFormatter(redactor=Redactor()).format(record).splitlines()
     assert head.endswith("failed")
     assert rest
     assert all(line.startswith("    ") for line in rest)
