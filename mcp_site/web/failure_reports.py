@@ -50,10 +50,10 @@ class ReportFilter(SafeExceptionReporterFilter):
 
     def get_post_parameters(self, request: HttpRequest | None) -> Any:
         found = super().get_post_parameters(request)
-        return QueryDict() if not found else self._cleanse_values(found)
+        return QueryDict() if not found else cleanse_values(found)
 
     def get_cleansed_multivaluedict(self, request: HttpRequest, multivaluedict: Any) -> Any:
-        return self._cleanse_values(super().get_cleansed_multivaluedict(request, multivaluedict))
+        return cleanse_values(super().get_cleansed_multivaluedict(request, multivaluedict))
 
     def get_traceback_frame_variables(self, request: HttpRequest, tb_frame: FrameType) -> Iterable[tuple[str, Any]]:
         variables: Iterable[tuple[str, Any]] = super().get_traceback_frame_variables(request, tb_frame)
@@ -71,14 +71,21 @@ class ReportFilter(SafeExceptionReporterFilter):
                 text = f"Error in formatting: {type(error).__name__}"
             yield name, Shown(settings.REDACTOR.redact(text[:MAX_CHARACTERS]))
 
-    def _cleanse_values(self, values: MultiValueDict[str, Any]) -> MultiValueDict[str, Any]:
-        return MultiValueDict(
-            {name: [self.cleanse_setting(name, each) for each in values.getlist(name)] for name in values}
-        )
+
+def cleanse_values(values: MultiValueDict[str, Any]) -> MultiValueDict[str, Any]:
+    """A form's or a query's values, those of secretive names hidden."""
+    cleanse = ReportFilter().cleanse_setting
+    return MultiValueDict({name: [cleanse(name, each) for each in values.getlist(name)] for name in values})
 
 
 class RedactedReporter(ExceptionReporter):
     """Django's, whose finished text passes the redactor too: messages, queries, lines of code."""
+
+    def get_traceback_data(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().get_traceback_data()
+        if self.request is not None:
+            data["request_GET_items"] = cleanse_values(self.request.GET).items()
+        return data
 
     def get_traceback_html(self) -> str:
         return str(settings.REDACTOR.redact(super().get_traceback_html()))

@@ -28,7 +28,7 @@ _FORMS: Final = (
     (re.compile(r"(://[^\s/:@]*:)[^\s/@]+@"), rf"\1{HIDDEN}@"),
     (
         re.compile(
-            r"""(?ix) (\bauthorization\b ["']? \s{0,4} [:=,] \s{0,4} b? ["']? (?:(?:bearer|basic|token|digest)\s)?)
+            r"""(?ix) (\bauthorization\b ["']? \s{0,4} [:=,] \s{0,4} (?:b?["'])? (?:(?:bearer|basic|token|digest)\s)?)
             [^\s"',}\])]+"""
         ),
         rf"\1{HIDDEN}",

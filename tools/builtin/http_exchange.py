@@ -44,12 +44,12 @@ class Answer:
 
     status: int
     reason: str
-    headers: Sequence[tuple[str, str]]
+    headers: Sequence[tuple[str, str]] = field(repr=False)
     target: Target
     """What answered."""
     redirects: Sequence[str]
     """The URLs that led there, in their order."""
-    body: bytes
+    body: bytes = field(repr=False)
     """As it was sent, encoded where the server did so against what it was asked for."""
     is_cut: bool
 
