@@ -80,7 +80,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _refuse_size(self) -> None:
         """Say so and close. A peer that goes on sending may lose the answer with the connection."""
         # Not into the middle of an answer that is on its way already.
-        if not (self._has_head and self.cycle is not None and self.cycle.response_started):
+        if not (self._has_head and self.cycle.response_started):
             refused = BODY_TOO_LARGE if self._has_head else HEAD_TOO_LARGE
             headers, body = describe_refusal(refused)
             status = HTTPStatus(refused.status)

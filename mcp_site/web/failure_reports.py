@@ -8,14 +8,15 @@ is whatever has the form of one, or is one of the process's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import ItemsView, Iterable, Iterator
 from pprint import pformat
 from types import FrameType
 from typing import Any, Final
 
 from django.conf import settings
-from django.http import HttpRequest, QueryDict
+from django.http import HttpRequest
 from django.utils.datastructures import MultiValueDict
+from django.utils.safestring import SafeString
 from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
 
 HIDDEN: Final = SafeExceptionReporterFilter.cleansed_substitute
@@ -50,14 +51,14 @@ class ReportFilter(SafeExceptionReporterFilter):
 
     def get_post_parameters(self, request: HttpRequest | None) -> Any:
         found = super().get_post_parameters(request)
-        return QueryDict() if not found else cleanse_values(found)
+        return cleanse_values(found) if isinstance(found, MultiValueDict) else {}
 
     def get_cleansed_multivaluedict(self, request: HttpRequest, multivaluedict: Any) -> Any:
         return cleanse_values(super().get_cleansed_multivaluedict(request, multivaluedict))
 
-    def get_traceback_frame_variables(self, request: HttpRequest, tb_frame: FrameType) -> Iterable[tuple[str, Any]]:
+    def get_traceback_frame_variables(self, request: HttpRequest, tb_frame: FrameType) -> ItemsView[str, Any]:
         variables: Iterable[tuple[str, Any]] = super().get_traceback_frame_variables(request, tb_frame)
-        return list(self._show(variables))
+        return dict(self._show(variables)).items()
 
     def _show(self, variables: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         for name, value in variables:
@@ -87,8 +88,8 @@ class RedactedReporter(ExceptionReporter):
             data["request_GET_items"] = cleanse_values(self.request.GET).items()
         return data
 
-    def get_traceback_html(self) -> str:
-        return str(settings.REDACTOR.redact(super().get_traceback_html()))
+    def get_traceback_html(self) -> SafeString:
+        return SafeString(settings.REDACTOR.redact(super().get_traceback_html()))
 
-    def get_traceback_text(self) -> str:
-        return str(settings.REDACTOR.redact(super().get_traceback_text()))
+    def get_traceback_text(self) -> SafeString:
+        return SafeString(settings.REDACTOR.redact(super().get_traceback_text()))

@@ -128,7 +128,7 @@ def watch_broker(scene: Scene) -> Any:
         def __enter__(self) -> None:
             self.mark = uuid.uuid4().hex
             self.client = Redis(unix_socket_path=str(socket))
-            self.monitor = self.client.monitor().__enter__()
+            self.monitor = self.client.monitor().__enter__()  # type: ignore[no-untyped-call]  # of the library
             self.thread = threading.Thread(target=self.read, daemon=True)
             self.thread.start()
 
@@ -251,7 +251,7 @@ async def send_over_sockets(scene: Scene, given: dict[str, str]) -> None:
                 {"method": "api_key", "key": key, wrong_key: "1"},
                 {"method": wrong_key},
             ):
-                await client.show(**credentials)  # type: ignore[arg-type]  # wrong on purpose
+                await client.show(**credentials)
             await client.authenticate(key)
             for command in ("leaky.hold", "leaky.say", "leaky.ask"):
                 secret = plants.values["argument that a command held"]

@@ -5,16 +5,22 @@ from __future__ import annotations
 import importlib
 import json
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
+from django.contrib.sessions.models import Session
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import path, reverse
+from django.utils import timezone
 
-from mcp_site import urls
-from mcp_site.console.sessions import SEEN_AT, SIGNED_IN_AT
+from mcp_site import tasks, urls
+from mcp_site.console.sessions import SEEN_AT, SIGNED_IN_AT, SessionStore, hash_session_key
+from security.domain.lockout import PAIR_ALLOWANCE
+from security.models import AuditEvent
 from tests.factories import PASSWORD, create_operator
 
 pytestmark = pytest.mark.django_db
@@ -199,3 +205,75 @@ def test_nobody_stays_signed_in_for_ever(console: Client) -> None:
     assert console.session[SIGNED_IN_AT] > 0
     age(console, signed_in_at=django_settings.MCP.console_session_hours * 3600 + 1)
     assert not is_signed_in(console)
+
+
+def test_the_database_has_no_key_that_a_browser_shows(console: Client) -> None:
+    key = console.session.session_key
+    assert key
+    assert is_signed_in(console)
+    stored = list(Session.objects.values_list("session_key", flat=True))
+    assert stored == [hash_session_key(key)]
+    # Who has read the database is nobody.
+    thief = Client()
+    thief.cookies[django_settings.SESSION_COOKIE_NAME] = stored[0]
+    assert not is_signed_in(thief)
+    console.post(reverse("admin:logout"))
+    assert not Session.objects.filter(session_key=hash_session_key(key)).exists()
+
+
+def test_who_does_nothing_is_signed_out_of_asynchronous_pages_too(console: Client) -> None:
+    key = console.session.session_key
+    assert key
+    assert async_to_sync(SessionStore(key).aget)(SEEN_AT)
+    age(console, seen_at=django_settings.MCP.console_idle_minutes * 60 + 1)
+    assert async_to_sync(SessionStore(key).aget)(SEEN_AT) is None
+    assert not async_to_sync(SessionStore().aexists)(key)
+
+
+def test_sessions_that_ended_by_their_age_are_forgotten(console: Client) -> None:
+    Client().force_login(create_operator(username="other"))
+    kept = hash_session_key(console.session.session_key or "")
+    Session.objects.exclude(session_key=kept).update(expire_date=timezone.now() - timedelta(seconds=1))
+    tasks.purge_console_sessions()
+    assert [row.session_key for row in Session.objects.all()] == [kept]
+    assert is_signed_in(console)
+
+
+def test_forgetting_them_is_in_the_schedule() -> None:
+    assert tasks.purge_console_sessions.name in {
+        entry["task"] for entry in django_settings.CELERY_BEAT_SCHEDULE.values()
+    }
+
+
+# Changing one's own password
+
+
+def change_password(client: Client, *, old: str, new: str = "another long battery") -> Any:
+    form = {"old_password": old, "new_password1": new, "new_password2": new}
+    return client.post(reverse("admin:password_change"), form)
+
+
+def test_the_old_password_is_counted_as_at_a_sign_in(client: Client) -> None:
+    boss = create_operator(username="boss", password=PASSWORD)
+    client.force_login(boss)
+    for _ in range(PAIR_ALLOWANCE.attempts):
+        assert change_password(client, old="wrong").context["form"].has_error("old_password", "password_incorrect")
+    # Neither here nor at any other door, even with the right one.
+    assert change_password(client, old=PASSWORD).context["form"].has_error("old_password", "locked_out")
+    page = Client().post(reverse("admin:login"), {"username": "boss", "password": PASSWORD})
+    assert page.context["form"].non_field_errors().as_data()[0].code == "locked_out"
+    boss.refresh_from_db()
+    assert boss.check_password(PASSWORD)
+    assert AuditEvent.objects.filter(action="access.deny", outcome="security.authentication_failed").exists()
+
+
+def test_the_right_one_changes_it_and_counts_nothing(client: Client) -> None:
+    boss = create_operator(username="boss", password=PASSWORD)
+    client.force_login(boss)
+    for _ in range(PAIR_ALLOWANCE.attempts + 1):
+        assert change_password(client, old=PASSWORD, new="short").status_code == 200
+    assert change_password(client, old=PASSWORD).status_code == 302
+    boss.refresh_from_db()
+    assert boss.check_password("another long battery")
+    # Who changed it stays signed in.
+    assert is_signed_in(client)
