@@ -11,7 +11,7 @@ from mcp_site.known_secrets import SECRET_VARIABLES, make_redactor
 from mcp_site.settings.environment import list_variables
 from protocol.domain.redaction import Redactor, redact
 
-KEY = f"mcp_{secrets.token_urlsafe(32)}"
+KEY = "mcp_" + "aB3-dE6_gH9" * 4  # of no entropy: tests are named by it
 TOKEN = "eyJhbGciOiJFZERTQSIsImtpZCI6IjEifQ.eyJqdGkiOiIwMWExZmE3OCJ9.c2lnbmF0dXJl"
 WORD = "correct horse-battery"
 PART = "swordfish-42"
