@@ -33,6 +33,7 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Sign the chain's end, if it is wanted, and write."""
+        services.check_keys()
         first, last = options["first"], options["last"]
         head = find_head(last)
         if head is None:
