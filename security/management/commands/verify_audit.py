@@ -11,6 +11,7 @@ import msgspec
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from protocol.errors import Misconfigured
 from security import selectors
 from security.domain.audit_chain import Head
 from security.selectors import Verification
@@ -37,7 +38,10 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **options: Any) -> None:
         """Check and print what was found."""
         # Without them each head would seem to be signed by a stranger.
-        check_keys()
+        try:
+            check_keys()
+        except Misconfigured as error:
+            raise CommandError(error.message, returncode=2) from error
         first, last = options["first"], options["last"]
         if first < 1 or (last is not None and last < first):
             raise CommandError("Positions begin at 1, and --to is not before --from.", returncode=2)

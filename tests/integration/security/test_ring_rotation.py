@@ -332,3 +332,43 @@ def test_an_operator_sees_the_keys_and_rotates_one(console: Client) -> None:
 def test_who_is_no_superuser_does_not_see_them(client: Client) -> None:
     client.force_login(create_person(is_staff=True))
     assert client.get("/admin/security/encryptionkey/").status_code == 403
+
+
+# Age
+
+
+def test_a_key_that_is_in_use_for_long_is_told_of_in_the_log_and_the_console(
+    console: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = get_active_id(KeyPurpose.IDENTITY)
+
+    def read_pages() -> list[str]:
+        return [console.get(page).content.decode() for page in ("/admin/", "/admin/security/encryptionkey/")]
+
+    assert services.warn_of_aged_keys() == []
+    assert "aged-keys" not in read_pages()[0]
+    EncryptionKey.objects.filter(id=key).update(activated_at=timezone.now() - timedelta(days=365))
+    assert [aged.id for aged in services.warn_of_aged_keys()] == [key]
+    [line] = [record.getMessage() for record in caplog.records]
+    assert key in line
+    assert "--purpose identity" in line
+    overview, keys = read_pages()
+    assert key in overview[overview.index("aged-keys") :]
+    assert "is in use for 365 days" in keys
+    services.begin_rotation(purpose=KeyPurpose.IDENTITY)
+    finish()
+    assert services.warn_of_aged_keys() == []
+    assert "aged-keys" not in read_pages()[0]
+
+
+def test_who_is_no_superuser_is_told_of_no_key(client: Client) -> None:
+    EncryptionKey.objects.update(activated_at=timezone.now() - timedelta(days=3650))
+    client.force_login(create_person(is_staff=True))
+    assert "aged-keys" not in client.get("/admin/").content.decode()
+
+
+def test_the_age_may_be_set_or_be_none_at_all(settings: Settings) -> None:
+    EncryptionKey.objects.update(activated_at=timezone.now() - timedelta(days=10))
+    for days, count in ((0, 0), (10, len(KeyPurpose)), (11, 0)):
+        settings.MCP = msgspec.structs.replace(settings.MCP, key_warning_days=days)
+        assert len(services.warn_of_aged_keys()) == count
