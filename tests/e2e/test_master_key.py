@@ -78,7 +78,7 @@ def test_what_is_no_master_key_starts_nothing(installation: Product, variables: 
     "arguments", [["rotate_keys"], ["rotate_master_key"], ["export_audit"], ["verify_audit"]], ids=" ".join
 )
 def test_a_command_that_needs_the_keys_says_so_too(installation: Product, arguments: list[str]) -> None:
-    check_refused(give(installation, {"MCP_MASTER_KEY": OTHER}, *arguments), "wrapped")
+    check_refused(give(installation, {"MCP_MASTER_KEY": OTHER}, *arguments), "master key")
     check_refused(give(installation, {"MCP_MASTER_KEY_FILE": "/nowhere/key"}, *arguments), "MCP_MASTER_KEY_FILE")
 
 
