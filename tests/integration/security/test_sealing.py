@@ -178,3 +178,19 @@ def test_times_keep_their_microseconds() -> None:
     assert event is not None
     stored = AuditEvent.objects.get()
     assert datetime.strptime(str(event["at"]), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC) == stored.at
+
+
+@pytest.mark.django_db
+def test_a_head_is_signed_although_the_clock_went_back() -> None:
+    ensure_keys()
+    record("a")
+    seal_all()
+    assert services.sign_chain() is not None
+    AuditChain.objects.update(head_signed_at=timezone.now() + timedelta(hours=3))
+    record("b")
+    seal_all()
+    assert services.sign_chain() is not None, "the last head's time is in the future"
+    record("c")
+    seal_all()
+    assert services.sign_chain() is None, "it is younger than the interval"
+    assert verify() == []
