@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-REPLACED = {
+REPLACED: dict[str, dict[str, Callable[..., Any]]] = {
     "security.services.audit": {"record_event": lambda **_: None},
     "security.services.sealing": {"seal_events": lambda: 0, "sign_chain": lambda **_: None},
 }

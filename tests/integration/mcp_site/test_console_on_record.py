@@ -151,8 +151,9 @@ TESTED_ELSEWHERE = {
 def list_names() -> Iterator[str]:
     """All of the console but lists and histories."""
     for model_admin in admin.site._registry.values():
-        patterns = [pattern for pattern in model_admin.get_urls() if isinstance(pattern, URLPattern)]
-        yield from (p.name for p in patterns if p.name and not p.name.endswith(("_changelist", "_history")))
+        yield from (
+            p.name for p in model_admin.get_urls() if p.name and not p.name.endswith(("_changelist", "_history"))
+        )
     yield from (p.name for p in admin.site.get_urls() if isinstance(p, URLPattern) and p.name)
 
 
