@@ -24,6 +24,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_migrate, pos
 from django.dispatch import receiver
 from django.http import HttpRequest
 
+from protocol.domain.addresses import read_address
 from protocol.signals import session_ended
 from security import selectors, services
 from security.models import Account, AddressRule, ApiKey, Grant, Limit, Role
@@ -157,4 +158,4 @@ def record_sign_out(*, user: Any, request: HttpRequest | None = None, **_: Any) 
 
 def get_address(request: HttpRequest | None) -> str | None:
     """The address that the request came from."""
-    return None if request is None else request.META.get("REMOTE_ADDR")
+    return None if request is None else read_address(request.META.get("REMOTE_ADDR"))

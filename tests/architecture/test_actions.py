@@ -71,7 +71,9 @@ def find_calls(asking: dict[str, Parameter], modules: list[tuple[str, ast.Module
                 value = find_value(call, asking[called]) if called in asking else None
                 if value is not None:
                     parameter = own.get(value.id) if isinstance(value, ast.Name) else None
-                    yield Asked(f"{where}:{call.lineno}", value, parameter and (function.name, parameter))
+                    yield Asked(
+                        f"{where}:{call.lineno}", value, None if parameter is None else (function.name, parameter)
+                    )
 
 
 def list_asked() -> dict[str, ast.expr]:
@@ -91,10 +93,15 @@ def list_constants() -> dict[str, str]:
     found: dict[str, str] = {}
     for _where, module in list_modules():
         for statement in module.body:
-            value = getattr(statement, "value", None)
-            if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "register_action":
-                target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]  # type: ignore[attr-defined]  # an assignment
-                found[target.id] = ast.literal_eval(value.args[0])
+            match statement:
+                case ast.AnnAssign(target=ast.Name(id=name), value=ast.Call() as made):
+                    pass
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() as made):
+                    pass
+                case _:
+                    continue
+            if getattr(made.func, "id", "") == "register_action":
+                found[name] = ast.literal_eval(made.args[0])
     return found
 
 
