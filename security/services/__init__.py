@@ -27,6 +27,7 @@ from security.services.changes import (
     MEMBERSHIPS,
     load_stored,
     record_clearing,
+    record_clearing_from_other_side,
     record_delete,
     record_membership,
     record_save,
@@ -66,11 +67,11 @@ from security.services.port_leases import (
     lease_port_for_execution,
     renew_port_lease,
 )
-from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record_console
+from security.services.recording import SHOWN_FACTOR, SIGN_IN, SIGN_OUT, AuditRecorder, record_console
 from security.services.refusals import record_refused_sign_in
 from security.services.resealing import count_sealed
 from security.services.revocation import move_revocation_mark
-from security.services.roles import delete_grant, delete_role, save_grant, save_role
+from security.services.roles import delete_grant, delete_role, save_grant, save_role, synchronise_builtin_roles
 from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
 from security.services.second_factors import (
     Enrolment,
@@ -99,6 +100,7 @@ __all__ = [
     "MEMBERSHIPS",
     "MEMBERSHIP_ACTIONS",
     "SEALED_WITHIN",
+    "SHOWN_FACTOR",
     "SIGN_IN",
     "SIGN_OUT",
     "AuditRecorder",
@@ -159,6 +161,7 @@ __all__ = [
     "purge_port_leases",
     "purge_tokens",
     "record_clearing",
+    "record_clearing_from_other_side",
     "record_console",
     "record_delete",
     "record_membership",
@@ -196,4 +199,5 @@ __all__ = [
     "sign_in_to_console",
     "sweep_port_leases",
     "warn_of_aged_keys",
+    "synchronise_builtin_roles",
 ]
