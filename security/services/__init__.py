@@ -198,6 +198,6 @@ __all__ = [
     "sign_chain",
     "sign_in_to_console",
     "sweep_port_leases",
-    "warn_of_aged_keys",
     "synchronise_builtin_roles",
+    "warn_of_aged_keys",
 ]
