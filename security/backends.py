@@ -8,6 +8,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.backends import ModelBackend
 from django.http import HttpRequest
 
+from protocol.domain.addresses import read_address
 from protocol.errors import AuthenticationFailed, SecurityError
 from security import services
 from security.models import Account
@@ -37,7 +38,7 @@ class PasswordBackend(ModelBackend):
         """
         if username is None or password is None:
             return None
-        address = None if request is None else request.META.get("REMOTE_ADDR")
+        address = None if request is None else read_address(request.META.get("REMOTE_ADDR"))
         try:
             return services.sign_in_to_console(username=username, password=password, code=code, remote_address=address)
         except SecurityError as error:

@@ -19,6 +19,9 @@ from protocol.domain.states import EXPECTED, TRANSITIONS, Close, State
 from protocol.errors import MCPError, get_error_table
 from protocol.registry import Command, get_commands
 from security.domain import port_leases
+from security.domain.actions import get_actions
+from security.domain.audit_actions import COMMON_DATA, AuditAction, get_audit_actions
+from security.domain.builtin_roles import BUILTIN_ROLES
 from security.domain.conditions import get_condition_kinds
 from security.domain.port_leases import LeaseState
 from security.domain.resources import get_resource_kinds
@@ -106,9 +109,8 @@ def make_commands_page() -> str:
 
 
 def make_permissions_page() -> str:
-    """What policy decides by: actions, kinds of resources, built-in roles, conditions."""
+    """What policy decides by: actions, built-in roles, kinds of resources, conditions."""
     commands = sorted(get_commands().values(), key=lambda command: command.name)
-    actions = sorted({command.action for command in commands if command.action})
     kinds = sorted(get_condition_kinds().values(), key=lambda kind: kind.name)
     return _join(
         "# Permissions",
@@ -117,14 +119,32 @@ def make_permissions_page() -> str:
         "[managing accounts, keys and roles](../how-to/manage-accounts-keys-and-roles.md#roles).",
         "## Actions",
         make_table(
-            ("action", "asked for by"),
+            ("action", "what it lets do", "asked for by"),
             (
-                (f"`{action}`", _quote(command.name for command in commands if command.action == action))
-                for action in actions
+                (
+                    f"`{name}`",
+                    summary,
+                    _quote(command.name for command in commands if command.action == name) or "the console",
+                )
+                for name, summary in sorted(get_actions().items())
             ),
         ),
-        "Which resource a command touches is decided by the service that it calls. `tools.execute` also needs "
-        "`tools.view` on the tool: what may not be seen is `tool.not_found`.",
+        "Which resource is touched is decided by the service that is called, the same from all doors. `tools.execute` "
+        "also needs `tools.view` on the tool: what may not be seen is `tool.not_found`.",
+        "## Built-in roles",
+        "They come with the server, follow its version and are not changed by hand. They are said in one place, "
+        "`security/domain/builtin_roles.py`; each start and each `manage.py migrate` brings the database to it.",
+        make_table(
+            ("role", "what it may", "allows"),
+            (
+                (
+                    f"`{role.name}`",
+                    role.description,
+                    "<br>".join(f"`{action}` on `{resource}`" for action, resource in sorted(role.grants)),
+                )
+                for role in BUILTIN_ROLES
+            ),
+        ),
         "## Resources",
         "A resource is `kind:name`. `@own` behind a pattern is what the account owns, `@label=…` what bears the label.",
         make_table(
@@ -141,6 +161,35 @@ def make_permissions_page() -> str:
         make_table(
             ("condition", "what it is", "example"),
             ((f"`{kind.name}`", kind.summary, f"`{msgspec.json.encode(kind.example).decode()}`") for kind in kinds),
+        ),
+    )
+
+
+def make_audit_events_page() -> str:
+    """Every action of the audit record."""
+    actions = sorted(get_audit_actions().values(), key=lambda action: action.name)
+    return _join(
+        "# Audit events",
+        MADE,
+        "What the [audit record](../explanation/audit.md) may say. Every event also has its time, the account (none: "
+        "the server itself, or its command line), the key or token that was shown, the outcome, and the trace that "
+        "finds it in the log. No event holds a secret, nor the input or output of a run.",
+        "An action is added in one place: as an entry of `recorded_actions.py` in its app's `domain/`. Code that "
+        "records another action, or to one of these other data, fails.",
+        make_table(
+            ("action", "done to", "what it is"),
+            (
+                (f"[`{action.name}`](#{_make_anchor(action.name)})", _show_kinds(action), action.summary)
+                for action in actions
+            ),
+        ),
+        "## Data of any event",
+        make_table(("field", "what it is"), _list_data(COMMON_DATA)),
+        *(
+            f"## {action.name}\n\n{make_table(('field of its data', 'what it is'), _list_data(action.data))}"
+            if action.data
+            else f"## {action.name}\n\nIt has no data of its own."
+            for action in actions
         ),
     )
 
@@ -235,6 +284,7 @@ def make_tools_page() -> str:
 
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
+    "audit-events.md": make_audit_events_page,
     "settings.md": make_settings_page,
     "errors.md": make_errors_page,
     "commands.md": make_commands_page,
@@ -276,6 +326,14 @@ def _order_error(error: type[MCPError]) -> tuple[int, str]:
 def _list_error_cells(error: type[MCPError]) -> tuple[str, ...]:
     retryable = "yes" if error.retryable else "no"
     return f"`{error.code}`", str(error.http_status), retryable, error.get_default_message()
+
+
+def _show_kinds(action: AuditAction) -> str:
+    return ", ".join(f"`{kind}`" for kind in action.kinds) or "whatever was asked for"
+
+
+def _list_data(data: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(f"`{name}`", meaning) for name, meaning in data.items()]
 
 
 def _get_summary(command: Command) -> str:

@@ -23,6 +23,7 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from unfold.forms import AuthenticationForm
 
+from protocol.api.authentication import get_remote_address
 from protocol.errors import AuthenticationFailed, IpDenied, SecurityError
 from security import services
 from security.errors import LockedOut
@@ -54,7 +55,7 @@ class ConsoleLoginForm(AuthenticationForm):
         username, password = self.cleaned_data.get("username"), self.cleaned_data.get("password")
         if username is None or not password:
             return cast("dict[str, Any]", self.cleaned_data)
-        address = self.request.META.get("REMOTE_ADDR")
+        address = get_remote_address(self.request)
         try:
             account = services.check_first_factor(username=username, password=password, remote_address=address)
         except SecurityError as error:
@@ -126,15 +127,17 @@ def get_pending(request: HttpRequest) -> Pending | None:
     return Pending(account=account, next_url=found["next"])
 
 
-def complete_sign_in(request: HttpRequest, pending: Pending) -> HttpResponse:
-    """Sign in whose every step was right; the session gets a new key."""
-    sign_in(request, pending.account)
+def complete_sign_in(request: HttpRequest, pending: Pending, *, second_factor: str | None = None) -> HttpResponse:
+    """Sign in whose every step was right; the session gets a new key. ``second_factor`` is the kind that was shown."""
+    sign_in(request, pending.account, second_factor=second_factor)
     return redirect(pending.next_url)
 
 
-def sign_in(request: HttpRequest, account: Account) -> None:
+def sign_in(request: HttpRequest, account: Account, *, second_factor: str | None) -> None:
     """Have the session be the account's from now on."""
     request.session.pop(PENDING, None)
+    # For the event of it, by Django's signal.
+    request.session[services.SHOWN_FACTOR] = second_factor
     login(request, account, backend=BACKEND)
     request.session[FRESH_AT] = int(time.time())
 

@@ -24,6 +24,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from unfold.widgets import BASE_INPUT_CLASSES
 from uuid_utils.compat import NIL
 
+from protocol.api.authentication import get_remote_address
 from protocol.errors import AuthenticationFailed, SecurityError
 from protocol.link import make_trace_id
 from security import selectors, services
@@ -104,11 +105,14 @@ class SignInView(SecretView):
                 form.add_error(None, self._explain(error))
             else:
                 # As it is now: the account may have changed meanwhile.
-                return complete_sign_in(request, pending) if get_pending(request) else redirect("admin:login")
+                if get_pending(request) is None:
+                    return redirect("admin:login")
+                shown = "code" if isinstance(form, CodeForm) else "passkey"
+                return complete_sign_in(request, pending, second_factor=shown)
         return self._show(pending, form)
 
     def _explain(self, error: SecurityError) -> ValidationError:
-        address = self.request.META.get("REMOTE_ADDR")
+        address = get_remote_address(self.request)
         told = services.record_refused_sign_in(error, remote_address=address, subject="second factor")
         if isinstance(told, LockedOut):
             return ValidationError(describe_lock(told), code="locked_out")
@@ -121,7 +125,7 @@ class SignInView(SecretView):
             services.check_code(
                 account=account,
                 code=form.cleaned_data["code"],
-                remote_address=self.request.META.get("REMOTE_ADDR"),
+                remote_address=get_remote_address(self.request),
             )
             return
         passkeys = load_passkeys()
@@ -166,7 +170,7 @@ class EnrolView(SecretView):
     def finish(self, account: Account, pending: Pending | None, codes: list[str]) -> HttpResponse:
         """The session goes on with the new factor; the recovery codes are shown, if there are new ones."""
         if pending is not None:
-            sign_in(self.request, account)
+            sign_in(self.request, account, second_factor="set up")
         else:
             update_session_auth_hash(self.request, account)
         next_url = pending.next_url if pending else reverse("admin:second_factors")

@@ -27,6 +27,7 @@ from security.services.changes import (
     MEMBERSHIPS,
     load_stored,
     record_clearing,
+    record_clearing_from_other_side,
     record_delete,
     record_membership,
     record_save,
@@ -35,8 +36,14 @@ from security.services.channels import IdentityKeyAgreer
 from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
-from security.services.key_rotation import advance_rotations, begin_rotation, list_unfinished, reseal_stragglers
-from security.services.keyring import KeyringVault, get_keyring
+from security.services.key_rotation import (
+    advance_rotations,
+    begin_rotation,
+    list_unfinished,
+    reseal_stragglers,
+    warn_of_aged_keys,
+)
+from security.services.keyring import KeyringVault, get_keyring, get_waits
 from security.services.limiting import SharedLimiter
 from security.services.limits import LimitStanding, delete_limit, list_standings, purge_limit_usage, save_limit
 from security.services.lockout import purge_login_failures
@@ -60,11 +67,11 @@ from security.services.port_leases import (
     lease_port_for_execution,
     renew_port_lease,
 )
-from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record_console
+from security.services.recording import SHOWN_FACTOR, SIGN_IN, SIGN_OUT, AuditRecorder, record_console
 from security.services.refusals import record_refused_sign_in
 from security.services.resealing import count_sealed
 from security.services.revocation import move_revocation_mark
-from security.services.roles import delete_grant, delete_role, save_grant, save_role
+from security.services.roles import delete_grant, delete_role, save_grant, save_role, synchronise_builtin_roles
 from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
 from security.services.second_factors import (
     Enrolment,
@@ -93,6 +100,7 @@ __all__ = [
     "MEMBERSHIPS",
     "MEMBERSHIP_ACTIONS",
     "SEALED_WITHIN",
+    "SHOWN_FACTOR",
     "SIGN_IN",
     "SIGN_OUT",
     "AuditRecorder",
@@ -138,6 +146,7 @@ __all__ = [
     "generate_password",
     "get_enrolment",
     "get_keyring",
+    "get_waits",
     "issue_api_key",
     "issue_tokens",
     "lease_port_for_execution",
@@ -152,6 +161,7 @@ __all__ = [
     "purge_port_leases",
     "purge_tokens",
     "record_clearing",
+    "record_clearing_from_other_side",
     "record_console",
     "record_delete",
     "record_membership",
@@ -188,4 +198,6 @@ __all__ = [
     "sign_chain",
     "sign_in_to_console",
     "sweep_port_leases",
+    "synchronise_builtin_roles",
+    "warn_of_aged_keys",
 ]
