@@ -14,6 +14,7 @@ from __future__ import annotations
 import uuid
 from typing import Any, Final
 
+from django.contrib.auth import BACKEND_SESSION_KEY
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
@@ -26,6 +27,11 @@ from security.models import Account, AddressRule, ApiKey, Grant, Limit, Role
 
 HARMLESS_FIELDS: Final = frozenset({"last_login", "last_used_at", "last_used_from", "name", "display_name", "email"})
 """Of accounts and keys: a change of these alone changes nobody's rights. Each sign-in to the console is one."""
+SIGN_IN_METHODS: Final = {
+    "security.backends.PasswordBackend": "password",
+    "security.backends.ProviderBackend": "openid_connect",
+}
+"""What the record calls the ways into the console."""
 M2M_CHANGES: Final = frozenset({"post_add", "post_remove", "post_clear"})
 
 
@@ -128,7 +134,13 @@ for through in services.MEMBERSHIPS:
 @receiver(user_logged_in, dispatch_uid="security.record.sign_in")
 def record_sign_in(*, user: Any, request: HttpRequest | None = None, **_: Any) -> None:
     """A person signed in to the console."""
-    services.record_console(account=user, action=services.SIGN_IN, remote_address=get_address(request))
+    backend = None if request is None else request.session.get(BACKEND_SESSION_KEY)
+    services.record_console(
+        account=user,
+        action=services.SIGN_IN,
+        remote_address=get_address(request),
+        method=SIGN_IN_METHODS.get(str(backend)),
+    )
 
 
 @receiver(user_logged_out, dispatch_uid="security.record.sign_out")

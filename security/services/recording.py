@@ -86,7 +86,7 @@ class AuditRecorder:
         )
 
 
-def record_console(*, account: Account, action: str, remote_address: str | None) -> None:
+def record_console(*, account: Account, action: str, remote_address: str | None, method: str | None = None) -> None:
     """A person signed in to the console, or out of it."""
     acting = get_acting()
     audit.record_event(
@@ -95,5 +95,5 @@ def record_console(*, account: Account, action: str, remote_address: str | None)
         resource=Resource(kind="account", name=account.username, owner_id=account.id),
         outcome="accepted" if action == SIGN_IN else "ended",
         trace_id="" if acting is None else acting.trace_id,
-        data={"door": Door.CONSOLE.value, "address": remote_address},
+        data={"door": Door.CONSOLE.value, "address": remote_address, **({"method": method} if method else {})},
     )
