@@ -26,6 +26,7 @@ from unfold.forms import AuthenticationForm
 
 from protocol.errors import AuthenticationFailed, IpDenied, SecurityError
 from security import services
+from security.domain.openid import Provider
 from security.errors import LockedOut
 from security.models import Account
 
@@ -109,8 +110,9 @@ def show_login(request: HttpRequest, extra_context: dict[str, Any] | None = None
         "username": request.user.get_username(),
         **(extra_context or {}),
     }
-    if settings.MCP.openid_provider is not None:
-        context["sign_on"] = describe_sign_on(request)
+    provider = settings.MCP.openid_provider
+    if provider is not None:
+        context["sign_on"] = describe_sign_on(request, provider=provider)
     if REDIRECT_FIELD_NAME not in request.GET and REDIRECT_FIELD_NAME not in request.POST:
         context[REDIRECT_FIELD_NAME] = reverse("admin:index")
     view = ConsoleLoginView.as_view(
@@ -159,11 +161,11 @@ def sign_in(request: HttpRequest, pending: Pending) -> None:
     request.session[FRESH_AT] = int(time.time()) if pending.shown_at is None else pending.shown_at
 
 
-def describe_sign_on(request: HttpRequest) -> dict[str, Any]:
+def describe_sign_on(request: HttpRequest, *, provider: Provider) -> dict[str, Any]:
     """What the page says of signing on by the provider: its name, where to go on, why the last one was not taken."""
     refusal = request.GET.get(REFUSED, "")
     return {
-        "name": settings.MCP.openid_provider.name,
+        "name": provider.name,
         "next": request.GET.get(REDIRECT_FIELD_NAME, ""),
         "again": AGAIN in request.GET,
         "refusal": refusal if refusal in REFUSALS else "",

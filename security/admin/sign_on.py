@@ -7,6 +7,7 @@ the database is one hop before and one after.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import asdict, dataclass
@@ -80,7 +81,8 @@ class Begun:
 @never_cache
 async def begin_sign_on(request: HttpRequest) -> HttpResponse:
     """Lead the browser to the provider."""
-    client = get_client()
+    # In a thread of its own: the first time it imports Authlib.
+    client = await asyncio.to_thread(get_client)
     redirect_uri = request.build_absolute_uri(reverse("admin:sign_on_callback"))
     next_url = choose_next(request, request.POST.get(REDIRECT_FIELD_NAME, ""))
     max_age_seconds = AGAIN_SECONDS if AGAIN in request.POST else None
@@ -104,7 +106,7 @@ async def begin_sign_on(request: HttpRequest) -> HttpResponse:
 @never_cache
 async def finish_sign_on(request: HttpRequest) -> HttpResponse:
     """The browser came back, with what the provider gave it."""
-    client = get_client()
+    client = await asyncio.to_thread(get_client)
     begun = await sync_to_async(take_begun)(request)
     next_url = begun.next_url if isinstance(begun, Begun) else ""
     try:
@@ -127,8 +129,8 @@ async def finish_sign_on(request: HttpRequest) -> HttpResponse:
 def show_way(request: HttpRequest, begun: Begun, url: str) -> HttpResponse:
     """The page that leads there by itself."""
     request.session[SESSION_KEY] = asdict(begun)
-    context = {**admin.site.each_context(request), "title": "Sign on", "url": url}
-    context["provider"] = settings.MCP.openid_provider.name
+    provider = get_provider()
+    context = {**admin.site.each_context(request), "title": "Sign on", "url": url, "provider": provider.name}
     return TemplateResponse(request, TEMPLATE, context).render()
 
 
@@ -179,17 +181,19 @@ def let_in(request: HttpRequest, identity: ProviderIdentity, next_url: str) -> H
 def refuse(request: HttpRequest, error: SignOnRefused | SecurityError, next_url: str) -> HttpResponse:
     """Put on record that a sign-on was not taken, and tell the person as much as they may know."""
     address = request.META.get("REMOTE_ADDR")
-    subject, denial = SUBJECT, error
     if isinstance(error, SignOnRefused):
         logger.info("Sign-on of %s from %s refused: %s", error.account_id or "(unknown)", address, error.reason)
-        subject, denial = f"{SUBJECT}: {error.reason}", AuthenticationFailed()
-    told = services.record_refused_sign_in(denial, remote_address=address, subject=subject)
-    if isinstance(told, LockedOut):
-        return tell("locked_out", next_url)
-    if isinstance(told, IpDenied):
-        return tell("ip_denied", next_url)
-    if isinstance(told, AuthenticationFailed) and isinstance(error, SignOnRefused):
-        return tell(TOLD.get(error.reason, "no_account"), next_url)
+        told = services.record_refused_sign_in(
+            AuthenticationFailed(), remote_address=address, subject=f"{SUBJECT}: {error.reason}"
+        )
+        if isinstance(told, AuthenticationFailed):
+            return tell(TOLD.get(error.reason, "no_account"), next_url)
+    else:
+        told = services.record_refused_sign_in(error, remote_address=address, subject=SUBJECT)
+        if isinstance(told, LockedOut):
+            return tell("locked_out", next_url)
+        if isinstance(told, IpDenied):
+            return tell("ip_denied", next_url)
     raise told
 
 
@@ -212,8 +216,8 @@ def choose_next(request: HttpRequest, text: str) -> str:
     return text if is_ours else reverse("admin:index")
 
 
-def get_client() -> Any:
-    """The client of the configured provider.
+def get_provider() -> Provider:
+    """The configured provider.
 
     Raises:
         Http404: there is none.
@@ -221,6 +225,16 @@ def get_client() -> Any:
     provider = settings.MCP.openid_provider
     if provider is None:
         raise Http404
+    return provider
+
+
+def get_client() -> Any:
+    """The client of the configured provider.
+
+    Raises:
+        Http404: there is none.
+    """
+    provider = get_provider()
     if provider not in _clients:
         _clients.clear()
         _clients[provider] = load_openid().ProviderClient(provider)

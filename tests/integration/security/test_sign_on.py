@@ -95,6 +95,15 @@ def sign_on(client: Client, provider: OpenIDProvider, **form: str) -> Any:
     return come_back(client, code=provider.give_code(query), state=query["state"], iss=provider.issuer)
 
 
+def give(client: Client, code: str) -> Any:
+    """The console's second step."""
+    return client.post(reverse("admin:second_factor"), {"code": code}, REMOTE_ADDR=ADDRESS)
+
+
+def get(client: Client, address: str) -> Any:
+    return client.get(address, REMOTE_ADDR=ADDRESS)
+
+
 def is_in(client: Client) -> bool:
     return client.get(reverse("admin:index"), REMOTE_ADDR=ADDRESS).status_code == 200
 
@@ -103,7 +112,8 @@ def get_refusal(response: Any) -> str:
     """Why the sign-on was not taken, as the person is told."""
     assert response.status_code == 302
     assert urlsplit(response.url).path == reverse("admin:login")
-    return dict(parse_qsl(urlsplit(response.url).query))["refused"]
+    query: dict[str, str] = dict(parse_qsl(urlsplit(response.url).query))
+    return query["refused"]
 
 
 def list_refusals() -> list[str]:
@@ -529,7 +539,7 @@ def test_the_second_factor_is_still_asked_for(client: Client, provider: OpenIDPr
     provider.person["amr"] = ["pwd", "mfa"]
     assert sign_on(client, provider).url == reverse("admin:second_factor")
     assert not is_in(client)
-    response = client.post(reverse("admin:second_factor"), {"code": phone.show()}, REMOTE_ADDR=ADDRESS)
+    response = give(client, phone.show())
     assert response.url == reverse("admin:index")
     assert is_in(client)
     assert '"openid_connect"' in AuditEvent.objects.get(action="console.sign_in").data_json
@@ -560,7 +570,7 @@ def test_unlinked_in_between_nobody_gets_in(client: Client, provider: OpenIDProv
     phone = enrol(boss)
     sign_on(client, provider)
     ProviderLink.objects.all().delete()
-    response = client.post(reverse("admin:second_factor"), {"code": phone.show()}, REMOTE_ADDR=ADDRESS)
+    response = give(client, phone.show())
     assert response.url == reverse("admin:login")
     assert not is_in(client)
 
@@ -572,8 +582,8 @@ def test_an_old_sign_on_at_the_provider_changes_no_second_factor(
     provider.person["auth_time"] = int(time.time()) - 3600
     sign_on(client, provider)
     assert is_in(client)
-    assert "again=1" in client.get(address).url
-    page = client.get(client.get(address).url).content.decode()
+    assert "again=1" in get(client, address).url
+    page = get(client, get(client, address).url).content.decode()
     assert 'name="again"' in page
     query = begin(client, again="1")
     assert int(query["max_age"]) <= 60
