@@ -511,7 +511,7 @@ def test_while_the_provider_is_away_the_password_does(
         # Bound and not listening: nothing answers there.
         nobody.bind(("127.0.0.1", 0))
         configure(settings, oidc_issuer=f"http://127.0.0.1:{nobody.getsockname()[1]}")
-        response = client.post(reverse("admin:sign_on"))
+        response: Any = client.post(reverse("admin:sign_on"))
     assert get_refusal(response) == "away"
     page = client.get(response.url).content.decode()
     assert 'data-refusal="away"' in page
