@@ -19,10 +19,10 @@ from protocol import denials, ports
 from protocol.api.authentication import get_remote_address
 from protocol.api.problems import TRACE_HEADER, respond_with_error
 from protocol.database_threads import get_watch_thread
+from protocol.domain.addresses import parse_address
 from protocol.errors import IpDenied, MCPError
 from protocol.link import make_trace_id
 from security import selectors
-from security.domain.addresses import parse_address
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 API_PREFIX: Final = "/api/"

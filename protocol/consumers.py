@@ -7,7 +7,6 @@ commands that query (targets.md). ``drain`` is what the web server calls before 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -21,6 +20,7 @@ from msgspec import Struct
 
 from protocol import denials, ports, sessions
 from protocol.database_threads import get_database_threads, get_watch_thread
+from protocol.domain.addresses import is_loopback, read_address
 from protocol.domain.codec import Codec, choose_codec
 from protocol.domain.handshake import Terms
 from protocol.domain.messages import Limits, SecurityLevel, ServerInfo
@@ -212,18 +212,7 @@ async def refuse_unknown_path(scope: dict[str, Any], receive: Receive, send: Sen
 def get_address(scope: dict[str, Any]) -> str | None:
     """The peer's IP address; ``None`` on a Unix socket."""
     client = scope.get("client")
-    try:
-        return str(ipaddress.ip_address(client[0])) if client else None
-    except ValueError:
-        return None
-
-
-def is_loopback(address: str | None) -> bool:
-    """Whether the address is this machine's own loopback, in IPv4, IPv6 or mapped."""
-    if address is None:
-        return False
-    parsed = ipaddress.ip_address(address)
-    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
+    return read_address(client[0]) if client else None
 
 
 @lru_cache(maxsize=2)

@@ -22,6 +22,7 @@ class Session(models.Model):
     client_name = models.CharField(max_length=100, blank=True)
     client_version = models.CharField(max_length=50, blank=True)
     remote_address = models.GenericIPAddressField(null=True)
+    address_key = models.CharField(max_length=50, blank=True, help_text="What its address is counted as.")
     security_level = models.CharField(
         max_length=10,
         choices=[(level.value, level.value) for level in SecurityLevel],
@@ -48,7 +49,7 @@ class Session(models.Model):
             models.Index(fields=["-created_at"], name="session_created"),
             # What limits on connections count: among many that have ended, the few that have not.
             models.Index(fields=["account"], condition=models.Q(ended_at=None), name="session_live_account"),
-            models.Index(fields=["remote_address"], condition=models.Q(ended_at=None), name="session_live_address"),
+            models.Index(fields=["address_key"], condition=models.Q(ended_at=None), name="session_live_address"),
         ]
 
     def __str__(self) -> str:

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from msgspec import Struct
 
 from protocol import statements, wakeups
 from protocol.domain.handshake import is_sealed
 from protocol.domain.messages import ErrorPayload, MessageType, ResponsePayload, SecurityLevel
+from protocol.errors import DuplicateId
 from protocol.models import OutboxMessage, Session
 from protocol.sealed_fields import Plain
 
@@ -52,7 +53,7 @@ def append(*, session_id: uuid.UUID, correlation_id: str, payload: ResponsePaylo
     It wakes nobody: the caller does so on commit, by ``wake``, with the events that go before.
 
     Raises:
-        IntegrityError: the command has its terminal answer already.
+        DuplicateId: a command of this id has its terminal answer already. The transaction must be rolled back.
     """
     # Numbered by the session's own row, whose lock orders who else appends.
     row = statements.update_returning(
@@ -66,16 +67,18 @@ def append(*, session_id: uuid.UUID, correlation_id: str, payload: ResponsePaylo
     sequence, channel, level = row
     kind = MessageType.ERROR if isinstance(payload, ErrorPayload) else MessageType.RESPONSE
     body = msgspec.json.encode(payload)
-    statements.insert(
-        OutboxMessage(
-            session_id=session_id,
-            sequence=sequence,
-            correlation_id=correlation_id,
-            kind=kind.value,
-            # What was sealed on its way must not lie open at its end.
-            payload=body if is_sealed(SecurityLevel(level)) else Plain(body),
-        )
+    message = OutboxMessage(
+        session_id=session_id,
+        sequence=sequence,
+        correlation_id=correlation_id,
+        kind=kind.value,
+        # What was sealed on its way must not lie open at its end.
+        payload=body if is_sealed(SecurityLevel(level)) else Plain(body),
     )
+    try:
+        statements.insert(message)
+    except IntegrityError as error:
+        raise DuplicateId("A command of this id has been answered.", details={"id": correlation_id}) from error
     entry = OutboxEntry(sequence=sequence, kind=kind, correlation_id=correlation_id, payload=body)
     return Appended(entry=entry, channel=channel)
 

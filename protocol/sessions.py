@@ -49,6 +49,7 @@ def open_session(
         client_name=client.name,
         client_version=client.version,
         remote_address=remote_address,
+        address_key=_make_address_key(remote_address),
     )
 
 
@@ -72,9 +73,14 @@ def _find_reached_limit(*, account_id: uuid.UUID, address: str | None) -> str | 
     live = Session.objects.filter(ended_at=None, seen_at__gte=timezone.now() - LOST_AFTER)
     if live.filter(account_id=account_id).count() > settings.MCP.connections_per_account:
         return "connections_per_account"
-    if address and live.filter(remote_address=address).count() > settings.MCP.connections_per_address:
+    if address and live.filter(address_key=_make_address_key(address)).count() > settings.MCP.connections_per_address:
         return "connections_per_address"
     return None
+
+
+def _make_address_key(address: str | None) -> str:
+    """The same for all addresses of one IPv6 network, or each connection would come from an address of its own."""
+    return ports.get_limiter().get_address_key(address=address)
 
 
 def end_session(*, session_id: uuid.UUID, close_code: int | None) -> bool:

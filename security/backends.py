@@ -11,6 +11,7 @@ from django.conf import settings
 from django.contrib.auth.backends import BaseBackend, ModelBackend
 from django.http import HttpRequest
 
+from protocol.domain.addresses import read_address
 from protocol.errors import AuthenticationFailed, SecurityError
 from security import services
 from security.models import Account
@@ -39,7 +40,7 @@ class PasswordBackend(ModelBackend):
         """
         if username is None or password is None:
             return None
-        address = None if request is None else request.META.get("REMOTE_ADDR")
+        address = None if request is None else read_address(request.META.get("REMOTE_ADDR"))
         try:
             return services.sign_in_to_console(username=username, password=password, code=code, remote_address=address)
         except SecurityError as error:

@@ -12,15 +12,20 @@ queryset sends no signal: the services that use it move the mark themselves.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any, Final
 
+from django.apps import AppConfig
 from django.contrib.auth import BACKEND_SESSION_KEY
 from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.db import connections
+from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Model
-from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
+from django.db.models.signals import m2m_changed, post_delete, post_migrate, post_save, pre_save
 from django.dispatch import receiver
 from django.http import HttpRequest
 
+from protocol.domain.addresses import read_address
 from protocol.signals import session_ended
 from security import selectors, services
 from security.models import Account, AddressRule, ApiKey, Grant, Limit, Role
@@ -67,6 +72,19 @@ def mark_change_of_limits(**_: Any) -> None:
     """A limit that came, changed or went."""
     selectors.forget_rules()
     services.move_revocation_mark()
+
+
+@receiver(post_migrate, dispatch_uid="security.builtin_roles")
+def build_roles(*, sender: AppConfig, using: str, plan: Sequence[Any] | None = None, **_: Any) -> None:
+    """``migrate`` is done: the built-in roles are what the code says, unless the tables are those of another version.
+
+    ``flush`` says so too, without a plan; what it leaves is empty.
+    """
+    if sender.label != Role._meta.app_label or plan is None:
+        return
+    executor = MigrationExecutor(connections[using])
+    if not executor.migration_plan(executor.loader.graph.leaf_nodes(sender.label)):
+        services.synchronise_builtin_roles()
 
 
 @receiver(session_ended, dispatch_uid="security.port_leases.session_ended")
@@ -152,4 +170,4 @@ def record_sign_out(*, user: Any, request: HttpRequest | None = None, **_: Any) 
 
 def get_address(request: HttpRequest | None) -> str | None:
     """The address that the request came from."""
-    return None if request is None else request.META.get("REMOTE_ADDR")
+    return None if request is None else read_address(request.META.get("REMOTE_ADDR"))

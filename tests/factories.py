@@ -5,12 +5,10 @@ What a test is about does not belong here, nor does anything of the apps above `
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from collections.abc import Sequence
 from datetime import datetime
 
-from django.apps import apps
 from uuid_utils.compat import uuid7
 
 from protocol.domain.messages import ApiKeyCredentials, PasswordCredentials, SecurityLevel
@@ -28,9 +26,7 @@ _numbers = itertools.count(1)
 @unrecorded()
 def ensure_builtin_roles() -> None:
     """Make missing built-in roles again: a test with real transactions ends by emptying every table."""
-    importlib.import_module("security.migrations.0002_builtin_roles").create_builtin_roles(apps, None)
-    importlib.import_module("security.migrations.0012_own_sessions").grant_own_sessions(apps, None)
-    importlib.import_module("security.migrations.0008_port_roles").add_port_grants(apps, None)
+    services.synchronise_builtin_roles()
 
 
 @unrecorded()

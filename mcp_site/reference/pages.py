@@ -19,6 +19,8 @@ from protocol.domain.states import EXPECTED, TRANSITIONS, Close, State
 from protocol.errors import MCPError, get_error_table
 from protocol.registry import Command, get_commands
 from security.domain import port_leases
+from security.domain.actions import get_actions
+from security.domain.builtin_roles import BUILTIN_ROLES
 from security.domain.conditions import get_condition_kinds
 from security.domain.port_leases import LeaseState
 from security.domain.resources import get_resource_kinds
@@ -106,9 +108,8 @@ def make_commands_page() -> str:
 
 
 def make_permissions_page() -> str:
-    """What policy decides by: actions, kinds of resources, built-in roles, conditions."""
+    """What policy decides by: actions, built-in roles, kinds of resources, conditions."""
     commands = sorted(get_commands().values(), key=lambda command: command.name)
-    actions = sorted({command.action for command in commands if command.action})
     kinds = sorted(get_condition_kinds().values(), key=lambda kind: kind.name)
     return _join(
         "# Permissions",
@@ -117,14 +118,32 @@ def make_permissions_page() -> str:
         "[managing accounts, keys and roles](../how-to/manage-accounts-keys-and-roles.md#roles).",
         "## Actions",
         make_table(
-            ("action", "asked for by"),
+            ("action", "what it lets do", "asked for by"),
             (
-                (f"`{action}`", _quote(command.name for command in commands if command.action == action))
-                for action in actions
+                (
+                    f"`{name}`",
+                    summary,
+                    _quote(command.name for command in commands if command.action == name) or "the console",
+                )
+                for name, summary in sorted(get_actions().items())
             ),
         ),
-        "Which resource a command touches is decided by the service that it calls. `tools.execute` also needs "
-        "`tools.view` on the tool: what may not be seen is `tool.not_found`.",
+        "Which resource is touched is decided by the service that is called, the same from all doors. `tools.execute` "
+        "also needs `tools.view` on the tool: what may not be seen is `tool.not_found`.",
+        "## Built-in roles",
+        "They come with the server, follow its version and are not changed by hand. They are said in one place, "
+        "`security/domain/builtin_roles.py`; each start and each `manage.py migrate` brings the database to it.",
+        make_table(
+            ("role", "what it may", "allows"),
+            (
+                (
+                    f"`{role.name}`",
+                    role.description,
+                    "<br>".join(f"`{action}` on `{resource}`" for action, resource in sorted(role.grants)),
+                )
+                for role in BUILTIN_ROLES
+            ),
+        ),
         "## Resources",
         "A resource is `kind:name`. `@own` behind a pattern is what the account owns, `@label=…` what bears the label.",
         make_table(

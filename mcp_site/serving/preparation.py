@@ -17,7 +17,7 @@ from mcp_site.serving.preflight import prepare_data_dir
 from mcp_site.settings.environment import Environment
 from protocol.errors import Misconfigured
 from security.selectors import get_identity_fingerprint
-from security.services import ensure_first_accounts, ensure_first_keys
+from security.services import ensure_first_accounts, ensure_first_keys, synchronise_builtin_roles
 from tools.services import synchronise_tools
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,9 @@ def run(options: PartOptions) -> int:
 
 
 def prepare_database(environment: Environment) -> Prepared:
-    """Migrate, make the first keys and accounts, register the code's tools. Safe to be cut off and run again.
+    """Migrate, make the first keys and accounts, bring roles and tools to what the code says.
+
+    Safe to be cut off and run again.
 
     Raises:
         StartRefused: the database cannot be reached or written to, or the master key does not open its keys.
@@ -57,6 +59,7 @@ def prepare_database(environment: Environment) -> Prepared:
         if _has_pending_migrations():
             call_command("migrate", interactive=False, verbosity=0)
         ensure_first_keys()
+        synchronise_builtin_roles()
         first_accounts = ensure_first_accounts(first_run_dir=folder)
         synchronise_tools()
         fingerprint = get_identity_fingerprint()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
 from mcp_site.settings.environment import Environment
-from security.domain.addresses import Address, is_in_any, parse_address, parse_network
+from protocol.domain.addresses import Address, parse_address
+from security.domain.addresses import is_in_any, parse_network
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -87,6 +89,9 @@ SCHEMES: Final = {"http": ("http", "ws"), "https": ("https", "wss"), "ws": ("htt
 """By what a proxy says: the scheme of a request, and that of a socket."""
 
 
+WITH_PORT: Final = re.compile(r"\[(?P<bracketed>[^][]+)\](?::[0-9]{1,5})?|(?P<plain>[^][:]+):[0-9]{1,5}")
+
+
 def _list_values(scope: Scope, name: bytes) -> Iterable[str]:
     """The elements of a header in order, also where it stands there several times."""
     for key, value in scope["headers"]:
@@ -96,9 +101,8 @@ def _list_values(scope: Scope, name: bytes) -> Iterable[str]:
 
 def parse_forwarded(text: str) -> Address | None:
     """The address of an element of ``X-Forwarded-For``, which may have a port behind it."""
-    if text.startswith("["):
-        return parse_address(text[1:].partition("]")[0])
-    return parse_address(text.partition(":")[0] if text.count(":") == 1 else text)
+    with_port = WITH_PORT.fullmatch(text)
+    return parse_address(text if with_port is None else with_port["bracketed"] or with_port["plain"])
 
 
 def guard_transport(application: Application, *, environment: Environment) -> Application:

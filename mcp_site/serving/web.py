@@ -38,6 +38,10 @@ PING_TIMEOUT_SECONDS: Final = 45.0
 """Longer than reading is ever paused for a slow reader, since pongs are not read meanwhile."""
 
 
+class MalformedHead(Exception):
+    """A head that two readers may take for requests to different hosts (RFC 9112, sections 3.2 and 3.2.2)."""
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP with limits that it lacks: on a request's size, and on how long a peer may take to send it."""
 
@@ -71,6 +75,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect(self.head_seconds)
 
     def on_headers_complete(self) -> None:
+        # The parser's caller takes it for one of its own errors: it answers with 400 and closes.
+        if not self.url.startswith(b"/") and self.url != b"*":
+            raise MalformedHead("the target is no path")
+        if self.parser.get_http_version() == "1.1" and all(name != b"host" for name, _ in self.headers):
+            raise MalformedHead("there is no Host")
         super().on_headers_complete()
         self._has_head = True
         self._expect(BODY_SECONDS)

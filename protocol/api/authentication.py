@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from django.http import HttpRequest
 from msgspec import Struct
 
 from protocol import ports
 from protocol.database_threads import get_database_threads
+from protocol.domain.addresses import read_address
 from protocol.domain.messages import ApiKeyCredentials, Authentication, JwtCredentials
 from protocol.errors import AuthenticationFailed, AuthenticationRequired
 
@@ -65,7 +64,4 @@ def _judge(credentials: Authentication, remote_address: str | None) -> ports.Pri
 
 def get_remote_address(request: HttpRequest) -> str | None:
     """The peer's IP address; behind a trusted proxy its client's; ``None`` on a Unix socket."""
-    try:
-        return str(ipaddress.ip_address(request.META.get("REMOTE_ADDR", "")))
-    except ValueError:
-        return None
+    return read_address(request.META.get("REMOTE_ADDR"))

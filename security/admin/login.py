@@ -24,6 +24,7 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from unfold.forms import AuthenticationForm
 
+from protocol.api.authentication import get_remote_address
 from protocol.errors import AuthenticationFailed, IpDenied, SecurityError
 from security import services
 from security.domain.openid import Provider
@@ -72,7 +73,7 @@ class ConsoleLoginForm(AuthenticationForm):
         username, password = self.cleaned_data.get("username"), self.cleaned_data.get("password")
         if username is None or not password:
             return cast("dict[str, Any]", self.cleaned_data)
-        address = self.request.META.get("REMOTE_ADDR")
+        address = get_remote_address(self.request)
         try:
             account = services.check_first_factor(username=username, password=password, remote_address=address)
         except SecurityError as error:

@@ -24,6 +24,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from unfold.widgets import BASE_INPUT_CLASSES
 from uuid_utils.compat import NIL
 
+from protocol.api.authentication import get_remote_address
 from protocol.errors import AuthenticationFailed, SecurityError
 from protocol.link import make_trace_id
 from security import selectors, services
@@ -109,7 +110,7 @@ class SignInView(SecretView):
         return self._show(pending, form)
 
     def _explain(self, error: SecurityError) -> ValidationError:
-        address = self.request.META.get("REMOTE_ADDR")
+        address = get_remote_address(self.request)
         told = services.record_refused_sign_in(error, remote_address=address, subject="second factor")
         if isinstance(told, LockedOut):
             return ValidationError(describe_lock(told), code="locked_out")
@@ -122,7 +123,7 @@ class SignInView(SecretView):
             services.check_code(
                 account=account,
                 code=form.cleaned_data["code"],
-                remote_address=self.request.META.get("REMOTE_ADDR"),
+                remote_address=get_remote_address(self.request),
             )
             return
         passkeys = load_passkeys()

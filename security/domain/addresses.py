@@ -1,8 +1,8 @@
-"""IP addresses and networks, read in one place, and which rules of addresses let one pass.
+"""Networks, read in one place, and which rules of addresses let one pass; addresses are ``protocol.domain.addresses``'.
 
 An address is an object of ``ipaddress``, never text, from here on: a network compared as the beginning of a text would
-let 10.0.0.0/8 have 100.1.2.3. IPv4 written as IPv6 (``::ffff:10.1.2.3``, RFC 4291 section 2.5.5.2) is IPv4. What
-belongs here is pure; where rules come from is ``models``', and where addresses do, the edges'.
+let 10.0.0.0/8 have 100.1.2.3. What belongs here is pure; where rules come from is ``models``', and where addresses do,
+the edges'.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+from protocol.domain.addresses import Address
+
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_NETWORK_LENGTH: Final = 49
@@ -24,18 +25,6 @@ _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 class NetworkInvalid(ValueError):
     """The text is no network; the message says why."""
-
-
-def parse_address(text: str | None) -> Address | None:
-    """The address that the text writes; ``None``: it writes none, as a peer on a Unix socket has none."""
-    if not text:
-        return None
-    try:
-        # The zone of a link-local address says on which interface, not who.
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return _unmap(address)
 
 
 def parse_network(text: str) -> Network:
@@ -72,12 +61,6 @@ def is_in_network(*, address: Address, network: Network) -> bool:
 
 def is_in_any(*, address: Address, networks: Iterable[Network]) -> bool:
     return any(is_in_network(address=address, network=network) for network in networks)
-
-
-def _unmap(address: Address) -> Address:
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
 
 
 class RuleEffect(enum.StrEnum):

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from protocol.domain.addresses import Address, parse_address
 from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal, Resource
 from security.domain import policy
-from security.domain.addresses import Address, parse_address
 from security.domain.conditions import Circumstances
 from security.domain.limits import LimitRule
 from security.domain.policy import Decision, GrantRule

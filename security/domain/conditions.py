@@ -16,8 +16,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from protocol.domain.addresses import Address
 from protocol.domain.messages import SecurityLevel
-from security.domain.addresses import Address, Network, NetworkInvalid, is_in_any, parse_network
+from security.domain.addresses import Network, NetworkInvalid, is_in_any, parse_network
 
 MAX_CONDITIONS: Final = 10
 MAX_NETWORKS: Final = 100

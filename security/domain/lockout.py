@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from protocol.domain.addresses import parse_address
+
 IPV6_NETWORK_BITS: Final = 64
 """What one customer has at least: counted as one address, or every guess would come from a new one."""
 NO_ADDRESS: Final = "local"
@@ -56,15 +58,10 @@ def count_attempt(*, allowance: Allowance, clear_at: datetime | None, now: datet
 
 def make_address_key(*, address: str | None) -> str:
     """Which counter is the address's: an IPv4 address itself, of an IPv6 address its network."""
-    if address is None:
-        return NO_ADDRESS
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
+    parsed = parse_address(address)
+    if parsed is None:
         return NO_ADDRESS
     if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
         number = int(parsed) >> (128 - IPV6_NETWORK_BITS) << (128 - IPV6_NETWORK_BITS)
         return f"{ipaddress.IPv6Address(number)}/{IPV6_NETWORK_BITS}"
     return str(parsed)

@@ -1,4 +1,4 @@
-"""The built-in roles and what they grant, as of this migration; a later change is a later migration."""
+"""The built-in roles and what they grant, as of this migration; what they are since is ``security/domain/builtin_roles.py``."""
 
 from django.db import migrations
 

@@ -14,9 +14,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
 
+from protocol.domain.addresses import parse_address
 from protocol.errors import StorageUnavailable
 from security.domain.addresses import AddressRule as Rule
-from security.domain.addresses import AddressRules, AddressVerdict, NetworkInvalid, parse_address
+from security.domain.addresses import AddressRules, AddressVerdict, NetworkInvalid
 from security.models import Account, AddressRule
 from security.selectors.credentials import get_revocation_mark
 

@@ -10,9 +10,10 @@ from typing import Final
 
 from django.utils import timezone
 
+from protocol.domain.addresses import parse_address
 from protocol.domain.messages import SecurityLevel
 from protocol.ports import Resource
-from security.domain.addresses import AddressVerdict, Pass, is_in_any, parse_address, parse_network
+from security.domain.addresses import AddressVerdict, Pass, is_in_any, parse_network
 from security.domain.api_keys import KeyState
 from security.domain.authorization import AccountPrincipal
 from security.domain.policy import Decision, Effect, PatternInvalid, Reason, parse_action_pattern

@@ -16,19 +16,20 @@ from protocol import ports
 from protocol.domain.cursors import Position, decode_cursor, encode_cursor
 from protocol.errors import AccessDenied, LeaseNotFound, PortInvalid
 from protocol.ports import Principal, Resource
+from security.domain.actions import register_action
 from security.domain.port_leases import LIVE_STATES, HolderKind, LeaseState
 from security.domain.port_ranges import HIGHEST_PORT, LOWEST_PORT
 from security.models import PortLease, PortQuarantine
 from security.selectors.accounts import find_account_id
 from security.selectors.port_probe import Finding, probe_port
 
-ALLOCATE_PORTS: Final = "ports.allocate"
-RENEW_PORTS: Final = "ports.renew"
-RELEASE_PORTS: Final = "ports.release"
-DRAIN_PORTS: Final = "ports.drain"
-CHECK_PORTS: Final = "ports.check"
-LIST_PORTS: Final = "ports.list"
-LIFT_QUARANTINES: Final = "ports.lift"
+ALLOCATE_PORTS: Final = register_action("ports.allocate", summary="Lease a port.")
+RENEW_PORTS: Final = register_action("ports.renew", summary="Keep a leased port for longer.")
+RELEASE_PORTS: Final = register_action("ports.release", summary="Give a leased port back.")
+DRAIN_PORTS: Final = register_action("ports.drain", summary="Let a leased port go once nothing uses it.")
+CHECK_PORTS: Final = register_action("ports.check", summary="See whether a port is free.")
+LIST_PORTS: Final = register_action("ports.list", summary="See leased ports.")
+LIFT_QUARANTINES: Final = register_action("ports.lift", summary="Let a port in quarantine be leased again.")
 MAX_READS: Final = 5
 """How often a page's worth of rows is read for one page, where the principal may not see them all."""
 

@@ -14,11 +14,12 @@ from protocol import ports
 from protocol.errors import InvalidArguments
 from protocol.models import Session
 from protocol.ports import Principal, Resource
+from security.domain.actions import register_action
 from security.models import ApiKey, IssuedToken
 from security.selectors.accounts import find_account_id
 
-VIEW_SESSIONS: Final = "sessions.view"
-REVOKE_SESSIONS: Final = "sessions.revoke"
+VIEW_SESSIONS: Final = register_action("sessions.view", summary="See open connections.")
+REVOKE_SESSIONS: Final = register_action("sessions.revoke", summary="End connections, or all of an account.")
 ALL_SESSIONS: Final = "all"
 """What stands for all sessions of an account where one is named."""
 _READ_CHUNK: Final = 200

@@ -64,7 +64,7 @@ from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record
 from security.services.refusals import record_refused_sign_in
 from security.services.resealing import count_sealed
 from security.services.revocation import move_revocation_mark
-from security.services.roles import delete_grant, delete_role, save_grant, save_role
+from security.services.roles import delete_grant, delete_role, save_grant, save_role, synchronise_builtin_roles
 from security.services.sealing import BATCH, SEALED_WITHIN, find_audit_key, seal_events, sign_chain
 from security.services.second_factors import (
     Enrolment,
@@ -193,5 +193,6 @@ __all__ = [
     "sign_chain",
     "sign_in_to_console",
     "sweep_port_leases",
+    "synchronise_builtin_roles",
     "unlink_account",
 ]

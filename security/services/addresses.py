@@ -9,10 +9,11 @@ from typing import Final
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from protocol.domain.addresses import parse_address
 from protocol.errors import IpDenied
 from protocol.ports import Principal, Resource
 from security import selectors
-from security.domain.addresses import AddressRules, is_in_any, parse_address, parse_network
+from security.domain.addresses import AddressRules, is_in_any, parse_network
 from security.models import Account, AddressRule, ApiKey
 from security.services import audit
 

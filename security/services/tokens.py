@@ -21,6 +21,7 @@ from protocol.domain.messages import SecurityLevel
 from protocol.errors import AccessDenied, AuthenticationFailed
 from protocol.ports import Principal, Resource
 from security.domain import tokens
+from security.domain.actions import register_action
 from security.domain.authorization import AccountPrincipal, CredentialKind
 from security.domain.tokens import Claims, TokenInvalid, TokenKind, TokenState
 from security.errors import TokenRevoked
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 ISSUE_TOKENS: Final = "tokens.issue"
 REUSE_TOKEN: Final = "tokens.reuse"  # noqa: S105  # an action's name
-REVOKE_TOKENS: Final = "tokens.revoke"
+REVOKE_TOKENS: Final = register_action("tokens.revoke", summary="Let the tokens of one sign-in count no more.")
 KEPT_FOR: Final = timedelta(days=7)
 """How long a token is kept past its end: its reuse is known for as long, and who had it."""
 PURGE_LIMIT: Final = 1_000

@@ -162,6 +162,15 @@ async def test_a_message_that_comes_again_is_the_same_lease(product: Product, ke
         assert other.code == "protocol.duplicate_id"
 
 
+async def test_an_id_that_was_answered_is_no_other_commands(product: Product, keys: Keys) -> None:
+    async with open_session(product.websocket_url, keys.agent) as client:
+        leased = await client.call("ports.allocate", {"purpose": "tests"}, message_id="taken")
+        assert leased.terminal.type == "response"
+        run = {"tool": "text.count_words", "input": {"text": "a"}, "mode": "queue"}
+        assert (await client.call("tools.execute", run, message_id="taken")).code == "protocol.duplicate_id"
+        assert (await client.call("tools.execute", run)).terminal.type == "response"
+
+
 def test_rest_tells_the_same(product: Product, keys: Keys) -> None:
     key = uuid.uuid4().hex
     with open_api(product, keys.agent) as api:

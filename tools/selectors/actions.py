@@ -7,14 +7,15 @@ import uuid
 
 from protocol import ports
 from protocol.ports import Principal, Resource
+from security.domain.actions import register_action
 from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.domain.supervision import CancelMode
 from tools.models import Execution, Tool
 from tools.selectors.catalog import EXECUTE_TOOLS, get_wire_state, make_tool_resource, may_view_tool
 from tools.selectors.executions import VIEW_EXECUTIONS, may_act
 
-CANCEL_EXECUTIONS = "executions.cancel"
-RETRY_EXECUTIONS = "executions.retry"
+CANCEL_EXECUTIONS = register_action("executions.cancel", summary="End a run.")
+RETRY_EXECUTIONS = register_action("executions.retry", summary="Run again what has ended.")
 
 
 class ExecutionAction(enum.StrEnum):
@@ -104,9 +105,7 @@ def _can_run_again(principal: Principal, execution: Execution) -> bool:
     version.tool = execution.tool
     return (
         get_wire_state(version) == "enabled"
-        and all(
-            may_act(principal=principal, action=action, execution=execution)
-            for action in (VIEW_EXECUTIONS, RETRY_EXECUTIONS)
-        )
+        and may_act(principal=principal, action=VIEW_EXECUTIONS, execution=execution)
+        and may_act(principal=principal, action=RETRY_EXECUTIONS, execution=execution)
         and may_run_tool(principal=principal, tool=execution.tool)
     )

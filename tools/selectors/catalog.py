@@ -12,11 +12,12 @@ from msgspec import Struct
 from protocol import ports
 from protocol.domain.messages import SecurityLevel
 from protocol.ports import Principal, Resource
+from security.domain.actions import register_action
 from tools.errors import ToolNotFound
 from tools.models import Tool, ToolVersion
 
-VIEW_TOOLS = "tools.view"
-EXECUTE_TOOLS = "tools.execute"
+VIEW_TOOLS = register_action("tools.view", summary="Know of a tool.")
+EXECUTE_TOOLS = register_action("tools.execute", summary="Run a tool.")
 TOOL_STATES = ("enabled", "disabled", "unavailable", "quarantined")
 """A tool's state as its callers see it."""
 _LIST_CHUNK = 200

@@ -12,11 +12,12 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from protocol import ports
 from protocol.ports import Principal, Resource
+from security.domain.actions import register_action
 from tools.domain.states import TERMINAL_STATES, ExecutionState
 from tools.errors import ExecutionNotFound
 from tools.models import Execution, ExecutionEvent, ExecutionWaiter, WorkerLease
 
-VIEW_EXECUTIONS = "executions.view"
+VIEW_EXECUTIONS = register_action("executions.view", summary="See runs, with their inputs and outputs.")
 STATE_KIND = ExecutionEvent.Kind.STATE.value
 MAX_EVENTS = 500
 """Events of one run given out at once; the rest is asked for with ``after``."""

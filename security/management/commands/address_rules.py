@@ -8,8 +8,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
+from protocol.domain.addresses import parse_address
 from security import selectors, services
-from security.domain.addresses import Pass, parse_address
+from security.domain.addresses import Pass
 from security.models import AddressRule
 
 

@@ -6,12 +6,17 @@ from datetime import timedelta
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.core.management import call_command
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from protocol.errors import Misconfigured
+from protocol.ports import get_authenticator
 from security import services
-from security.models import Account, ApiKey, Grant, Role
+from security.models import Account, ApiKey, AuditEvent, Grant, Role
 from security.selectors import get_account
 from tests.factories import create_operator, create_person, create_service, issue_key
 
@@ -154,3 +159,35 @@ def test_the_built_in_roles_are_there_marked_and_kept() -> None:
         for grant in role.grants.all():
             with pytest.raises(ValidationError):
                 services.delete_grant(grant=grant)
+
+
+def test_the_database_follows_what_the_code_says_of_built_in_roles() -> None:
+    services.synchronise_builtin_roles()
+    agent = Role.objects.get(name="agent")
+    before = sorted(agent.grants.values_list("action_pattern", "resource_pattern", "effect"))
+    agent.grants.filter(action_pattern="tools.execute").delete()
+    Grant.objects.filter(role=agent, action_pattern="tools.view").update(effect="deny")
+    agent.grants.create(action_pattern="*", resource_pattern="*:*")
+    Role.objects.filter(name="viewer").delete()
+    mark = get_authenticator().get_mark()
+    call_command("migrate", verbosity=0)
+    assert sorted(agent.grants.values_list("action_pattern", "resource_pattern", "effect")) == before
+    assert Role.objects.get(name="viewer").grants.exists()
+    assert get_authenticator().get_mark() > mark
+
+
+def test_nothing_is_written_where_built_in_roles_are_as_they_should_be() -> None:
+    services.synchronise_builtin_roles()
+    mark, events = get_authenticator().get_mark(), AuditEvent.objects.count()
+    with CaptureQueriesContext(connection) as queries:
+        services.synchronise_builtin_roles()
+    assert all(query["sql"].startswith("SELECT") for query in queries)
+    assert (get_authenticator().get_mark(), AuditEvent.objects.count()) == (mark, events)
+
+
+def test_a_role_made_by_hand_is_not_taken_over() -> None:
+    Role.objects.filter(name="viewer").delete()
+    mine = Role.objects.create(name="viewer")
+    with pytest.raises(Misconfigured):
+        services.synchronise_builtin_roles()
+    assert not mine.grants.exists()

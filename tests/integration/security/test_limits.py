@@ -385,6 +385,37 @@ async def test_an_account_has_only_so_many_connections(monkeypatch: pytest.Monke
         await third.authenticate(key.secret)
 
 
+@mark
+@pytest.mark.parametrize(
+    ("first", "second", "is_one_more"),
+    [
+        ("2001:db8:1:1::1", "2001:db8:1:1:ffff::2", True),
+        ("2001:db8:1:1::1", "2001:db8:1:2::1", False),
+        ("192.0.2.7", "::ffff:192.0.2.7", True),
+        ("192.0.2.7", "192.0.2.8", False),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+    ],
+)
+async def test_connections_of_all_nodes_are_counted_as_attempts_are(
+    monkeypatch: pytest.MonkeyPatch, first: str, second: str, *, is_one_more: bool
+) -> None:
+    key = await ask(issue_key)
+    monkeypatch.setattr("protocol.sessions.settings", FewConnections(connections_per_address=1))
+
+    async def show_key(socket: ServerSocket, address: str) -> dict[str, Any]:
+        socket.scope["client"] = (address, 50_000)
+        await socket.receive_raw()
+        await socket.receive_answer(
+            socket.send("handshake", {"protocol_versions": ["1.1"], "client": {"name": "test"}})
+        )
+        return await socket.receive_answer(socket.send("authentication", {"method": "api_key", "key": key.secret}))
+
+    async with open_socket() as (one, _), open_socket() as (another, _):
+        assert (await show_key(one, first))["type"] == "authentication"
+        answer = await show_key(another, second)
+        assert (answer["payload"].get("details") == {"limit": "connections_per_address"}) is is_one_more
+
+
 class FewConnections:
     """The settings, but for a few."""
 

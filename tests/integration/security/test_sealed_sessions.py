@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from protocol import consumers
 from protocol.database_threads import get_database_threads
+from protocol.domain.addresses import is_loopback
 from protocol.domain.messages import SecurityLevel
 from protocol.domain.sealed import DEFAULT_REKEY_LIMITS, RekeyLimits
 from protocol.hub import get_hub
@@ -362,5 +363,5 @@ async def test_the_servers_minimum_raises_every_connection(minimum: Callable[[st
 )
 async def test_low_is_for_the_servers_own_machine(minimum: Callable[[str], None], address: str, level: str) -> None:
     minimum("low")
-    terms = consumers.get_terms(is_local=consumers.is_loopback(address))
+    terms = consumers.get_terms(is_local=is_loopback(address))
     assert terms.minimum_level.value == level

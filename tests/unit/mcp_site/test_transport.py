@@ -95,7 +95,7 @@ async def find_client(peer: str, *headers: tuple[str, str], kind: str = "http") 
         "type": kind,
         "scheme": "ws" if kind == "websocket" else "http",
         "client": (peer, 5),
-        "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
+        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
     }
     await ProxyHeaders(application, trusted_proxies=PROXIES)(scope, None, None)  # type: ignore[arg-type]  # never called
     return seen[0]["client"][0], seen[0]["scheme"]
@@ -118,6 +118,37 @@ async def find_client(peer: str, *headers: tuple[str, str], kind: str = "http") 
         ("10.0.0.1", [f"{CLIENT}, unknown"], "10.0.0.1"),
         ("10.0.0.1", [f"{CLIENT}, unknown, 10.9.9.9"], "10.9.9.9"),
         ("10.0.0.1", [""], "10.0.0.1"),
+        ("10.0.0.1", ["[2001:db9::7%25eth0]:443"], "2001:db9::7"),
+        ("fe80::1%eth0", [CLIENT], "fe80::1%eth0"),
+        ("2001:db8::1%eth0", [CLIENT], CLIENT),
+        ("10.0.0.1", ["[::ffff:192.0.2.7]:80"], CLIENT),
+        ("10.0.0.1", ["::ffff:192.0.2.7"], CLIENT),
+        ("10.0.0.1", ["2001:db9::7"], "2001:db9::7"),
+        *(
+            ("10.0.0.1", [f"{STRANGER}, {rubbish}"], "10.0.0.1")
+            for rubbish in (
+                "_hidden",
+                "192.0.2.7:port",
+                "192.0.2.7:123456",
+                "192.0.2.7%eth0",
+                "192.0.2.07",
+                "192.0.2",
+                "0x7f000001",
+                "2130706433",
+                "[192.0.2.7",
+                "[2001:db9::7]x",
+                "[2001:db9::7]]:1",
+                "[]",
+                "2001:db9::7::",
+                "for=192.0.2.7",
+                '"192.0.2.7"',
+                "192.0.2.7;10.0.0.1",
+                "localhost",
+                "\t",
+                "٣.٣.٣.٣".encode().decode("latin-1"),
+                "x" * 5_000,
+            )
+        ),
         ("10.0.0.1", [], "10.0.0.1"),
         ("100.0.0.1", [CLIENT], "100.0.0.1"),
     ],

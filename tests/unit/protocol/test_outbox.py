@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import connection, transaction
 
 from protocol import outbox, sessions
 from protocol.domain.messages import (
@@ -19,7 +19,7 @@ from protocol.domain.messages import (
     SecurityLevel,
     describe_error,
 )
-from protocol.errors import AccessDenied
+from protocol.errors import AccessDenied, DuplicateId
 from protocol.models import OutboxMessage, Session
 from security.selectors import get_account_principal
 from tests.factories import create_service
@@ -92,7 +92,7 @@ def test_nobody_is_owed_anything_by_a_session_that_ended_or_never_was() -> None:
 def test_a_command_has_one_terminal_answer() -> None:
     session = open_session()
     append(session, "c-1")
-    with pytest.raises(IntegrityError), transaction.atomic():
+    with pytest.raises(DuplicateId), transaction.atomic():
         append(session, "c-1")
     again = append(session, "c-2")
     assert again is not None

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.domain.addresses import parse_address
 from security.domain.addresses import (
     AddressRule,
     AddressRules,
@@ -17,7 +18,6 @@ from security.domain.addresses import (
     RuleEffect,
     is_in_network,
     judge_address,
-    parse_address,
     parse_network,
 )
 

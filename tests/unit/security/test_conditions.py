@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from protocol.domain.addresses import parse_address
 from protocol.domain.messages import SecurityLevel
-from security.domain.addresses import parse_address
 from security.domain.conditions import (
     Circumstances,
     ConditionInvalid,

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.domain.addresses import parse_address
 from protocol.domain.messages import SecurityLevel
 from protocol.ports import Resource
-from security.domain.addresses import parse_address
 from security.domain.conditions import Circumstances, Holding, parse_conditions
 from security.domain.policy import (
     MAX_PATTERN_LENGTH,
