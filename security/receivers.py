@@ -133,8 +133,11 @@ def record_membership(
 ) -> None:
     """Rows were put into a recorded row's relation or taken from it, from whichever side."""
     relation = services.MEMBERSHIPS[sender]
-    if action == "pre_clear" and not reverse:
-        services.record_clearing(instance, relation=relation)
+    if action == "pre_clear":
+        if reverse:
+            services.record_clearing_from_other_side(instance, through=sender, model=model)
+        else:
+            services.record_clearing(instance, relation=relation)
     elif action in services.MEMBERSHIP_ACTIONS and pk_set:
         if reverse:
             for owner in model._base_manager.filter(pk__in=pk_set):  # noqa: SLF001  # Django's documented API
@@ -158,6 +161,7 @@ def record_sign_in(*, user: Any, request: HttpRequest | None = None, **_: Any) -
         action=services.SIGN_IN,
         remote_address=get_address(request),
         method=SIGN_IN_METHODS.get(str(backend)),
+        second_factor=None if request is None else request.session.get(services.SHOWN_FACTOR),
     )
 
 

@@ -19,7 +19,7 @@ from unfold.enums import ActionVariant
 from unfold.forms import AdminPasswordChangeForm, BaseDialogForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from protocol.admin import describe_refusal, get_row, lead_to
+from protocol.admin import get_row, lead_to, tell_refusal
 from protocol.errors import MCPError
 from protocol.link import make_trace_id
 from security import selectors, services
@@ -176,7 +176,7 @@ class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignor
                 username=account.username, principal=get_principal(request), trace_id=make_trace_id()
             )
         except MCPError as error:
-            self.message_user(request, describe_refusal(error), messages.ERROR)
+            self.message_user(request, tell_refusal(error), messages.ERROR)
             return lead_to(self, account.pk)
         self.log_change(request, account, "Signed out everywhere.")
         said = f"{ended.sessions} connections and {ended.token_families} sign-ins by token have ended."

@@ -149,15 +149,17 @@ def get_pending(request: HttpRequest) -> Pending | None:
     return Pending(account=account, next_url=found["next"], backend=found["backend"])
 
 
-def complete_sign_in(request: HttpRequest, pending: Pending) -> HttpResponse:
-    """Sign in whose every step was right; the session gets a new key."""
-    sign_in(request, pending)
+def complete_sign_in(request: HttpRequest, pending: Pending, *, second_factor: str | None = None) -> HttpResponse:
+    """Sign in whose every step was right; the session gets a new key. ``second_factor`` is the kind that was shown."""
+    sign_in(request, pending, second_factor=second_factor)
     return redirect(pending.next_url)
 
 
-def sign_in(request: HttpRequest, pending: Pending) -> None:
+def sign_in(request: HttpRequest, pending: Pending, *, second_factor: str | None) -> None:
     """Have the session be the account's from now on."""
     request.session.pop(PENDING, None)
+    # For the event of it, by Django's signal.
+    request.session[services.SHOWN_FACTOR] = second_factor
     login(request, pending.account, backend=pending.backend)
     request.session[FRESH_AT] = int(time.time()) if pending.shown_at is None else pending.shown_at
 

@@ -106,7 +106,10 @@ class SignInView(SecretView):
                 form.add_error(None, self._explain(error))
             else:
                 # As it is now: the account may have changed meanwhile.
-                return complete_sign_in(request, pending) if get_pending(request) else redirect("admin:login")
+                if get_pending(request) is None:
+                    return redirect("admin:login")
+                shown = "code" if isinstance(form, CodeForm) else "passkey"
+                return complete_sign_in(request, pending, second_factor=shown)
         return self._show(pending, form)
 
     def _explain(self, error: SecurityError) -> ValidationError:
@@ -168,7 +171,7 @@ class EnrolView(SecretView):
     def finish(self, account: Account, pending: Pending | None, codes: list[str]) -> HttpResponse:
         """The session goes on with the new factor; the recovery codes are shown, if there are new ones."""
         if pending is not None:
-            sign_in(self.request, pending)
+            sign_in(self.request, pending, second_factor="set up")
         else:
             update_session_auth_hash(self.request, account)
         next_url = pending.next_url if pending else reverse("admin:second_factors")

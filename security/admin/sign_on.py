@@ -175,7 +175,9 @@ def let_in(request: HttpRequest, identity: ProviderIdentity, next_url: str) -> H
         # A provider that has known the person for a day has not asked who they are.
         shown_at=min(identity.authenticated_at or 0, int(time.time())),
     )
-    return complete_sign_in(request, pending) if identity.has_second_factor else lead_on(request, pending)
+    if identity.has_second_factor:
+        return complete_sign_in(request, pending, second_factor="the provider's")
+    return lead_on(request, pending)
 
 
 def refuse(request: HttpRequest, error: SignOnRefused | SecurityError, next_url: str) -> HttpResponse:

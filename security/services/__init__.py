@@ -27,6 +27,7 @@ from security.services.changes import (
     MEMBERSHIPS,
     load_stored,
     record_clearing,
+    record_clearing_from_other_side,
     record_delete,
     record_membership,
     record_save,
@@ -60,7 +61,7 @@ from security.services.port_leases import (
     lease_port_for_execution,
     renew_port_lease,
 )
-from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record_console
+from security.services.recording import SHOWN_FACTOR, SIGN_IN, SIGN_OUT, AuditRecorder, record_console
 from security.services.refusals import record_refused_sign_in
 from security.services.resealing import count_sealed
 from security.services.revocation import move_revocation_mark
@@ -94,6 +95,7 @@ __all__ = [
     "MEMBERSHIPS",
     "MEMBERSHIP_ACTIONS",
     "SEALED_WITHIN",
+    "SHOWN_FACTOR",
     "SIGN_IN",
     "SIGN_OUT",
     "AuditRecorder",
@@ -157,6 +159,7 @@ __all__ = [
     "purge_port_leases",
     "purge_tokens",
     "record_clearing",
+    "record_clearing_from_other_side",
     "record_console",
     "record_delete",
     "record_membership",
