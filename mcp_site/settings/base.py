@@ -220,6 +220,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "purge port leases": {"task": "security.purge_port_leases", "schedule": 3600.0},
     "advance rotations": {"task": "security.advance_rotations", "schedule": 2.0},
     "reseal stragglers": {"task": "security.reseal_stragglers", "schedule": 3600.0},
+    "warn of aged keys": {"task": "security.warn_of_aged_keys", "schedule": 86_400.0},
     "purge credentials": {"task": "security.purge_credentials", "schedule": 300.0},
 }
 CELERY_DB_REUSE_MAX = 10_000

@@ -282,6 +282,15 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     port_quarantine_seconds: Annotated[
         float, Meta(ge=1, le=2_592_000, description="How long a port is leased to nobody after something else held it.")
     ] = 300
+    key_warning_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="The age at which the console and the log begin to ask for a key of the ring to be replaced; 0:"
+            " never.",
+        ),
+    ] = 365
 
     default_tool_timeout_seconds: Annotated[
         float, Meta(gt=0, le=86_400, description="How long a tool may run when it states no timeout itself.")
@@ -298,6 +307,10 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     failpoints: Annotated[
         bool, Meta(description="For tests: processes kill themselves at armed points.", extra=_INTERNAL)
     ] = False
+    key_wait_seconds: Annotated[
+        float,
+        Meta(ge=0.5, le=10, description="For tests: how long a rotation waits for every process.", extra=_INTERNAL),
+    ] = 10
     max_output_size_bytes: Annotated[
         int, Meta(ge=1024, le=64 * 1024 * 1024, description="The largest output of a tool, as JSON.")
     ] = 1_048_576

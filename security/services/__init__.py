@@ -36,8 +36,14 @@ from security.services.channels import IdentityKeyAgreer
 from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
-from security.services.key_rotation import advance_rotations, begin_rotation, list_unfinished, reseal_stragglers
-from security.services.keyring import KeyringVault, get_keyring
+from security.services.key_rotation import (
+    advance_rotations,
+    begin_rotation,
+    list_unfinished,
+    reseal_stragglers,
+    warn_of_aged_keys,
+)
+from security.services.keyring import KeyringVault, get_keyring, get_waits
 from security.services.limiting import SharedLimiter
 from security.services.limits import LimitStanding, delete_limit, list_standings, purge_limit_usage, save_limit
 from security.services.lockout import purge_login_failures
@@ -144,6 +150,7 @@ __all__ = [
     "generate_password",
     "get_enrolment",
     "get_keyring",
+    "get_waits",
     "issue_api_key",
     "issue_tokens",
     "lease_port_for_execution",
@@ -198,4 +205,5 @@ __all__ = [
     "sweep_port_leases",
     "synchronise_builtin_roles",
     "unlink_account",
+    "warn_of_aged_keys",
 ]
