@@ -238,6 +238,9 @@ if MCP.bind not in ("0.0.0.0", "::", *ALLOWED_HOSTS):  # noqa: S104  # compared,
 
 # Counts wrong passwords; whoever adds a backend adds a way around that.
 AUTHENTICATION_BACKENDS = ["security.backends.PasswordBackend"]
+if MCP.oidc_issuer:
+    # Without it, sessions that a provider's word has opened end.
+    AUTHENTICATION_BACKENDS.append("security.backends.ProviderBackend")
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.ScryptPasswordHasher",
@@ -313,5 +316,8 @@ LOGGING: dict[str, Any] = {
         "httpcore2": {"level": "WARNING"},
         # At INFO it writes URLs with their queries.
         "httpx2": {"level": "WARNING"},
+        # At INFO it writes a line for each request, which who made it tells better; Authlib at DEBUG writes verifiers.
+        "httpx2": {"level": "WARNING"},
+        "authlib": {"level": "WARNING"},
     },
 }

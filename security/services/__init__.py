@@ -91,6 +91,7 @@ from security.services.sessions import (
     revoke_session,
     revoke_token_family,
 )
+from security.services.sign_on import SignOnRefused, accept_identity, begin_attempt, link_account, unlink_account
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
@@ -119,8 +120,11 @@ __all__ = [
     "NothingToRotate",
     "Rewrapped",
     "SharedLimiter",
+    "SignOnRefused",
+    "accept_identity",
     "advance_rotations",
     "allocate_port",
+    "begin_attempt",
     "begin_enrolment",
     "begin_rotation",
     "check_code",
@@ -151,6 +155,7 @@ __all__ = [
     "issue_tokens",
     "lease_port_for_execution",
     "lift_quarantine",
+    "link_account",
     "list_standings",
     "list_unfinished",
     "load_stored",
@@ -199,5 +204,6 @@ __all__ = [
     "sign_in_to_console",
     "sweep_port_leases",
     "synchronise_builtin_roles",
+    "unlink_account",
     "warn_of_aged_keys",
 ]
