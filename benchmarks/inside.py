@@ -32,6 +32,8 @@ from tools.models import Execution, ExecutionEvent  # noqa: E402  # as above
 SMALL_ROWS: Final = 6_000
 """Of the database that is small."""
 FILLED: Final = (Execution, ExecutionEvent, AuditEvent, Session)
+LOOKS: Final = ("security_revocationmark", "security_addressrule")
+"""Looked at again after half a second by whoever comes first: not what a question takes."""
 
 
 class QueryCounter:
@@ -47,8 +49,9 @@ class QueryCounter:
             connection.execute_wrappers.append(self._note)
 
     def _note(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:  # noqa: FBT001  # Django's
-        with self._lock:
-            self.count += 1
+        if not any(f'FROM "{table}"' in sql for table in LOOKS):
+            with self._lock:
+                self.count += 1
         return execute(sql, params, many, context)
 
 

@@ -13,7 +13,7 @@ import base64
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -122,15 +122,21 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 2
     export, key_set = arguments
-    wrong = 0
+    wrong = number = 0
+
+    def read(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+        nonlocal number
+        for number, line in enumerate(file, start=1):  # noqa: B007  # which one is told below
+            yield json.loads(line)
+
     try:
         keys = load_keys(key_set)
-        with open(export, encoding="utf-8") as file:  # noqa: PTH123  # as above
-            for text in verify((json.loads(line) for line in file), keys):
+        with open(export, "rb") as file:  # noqa: PTH123  # as above
+            for text in verify(read(file), keys):
                 wrong += 1
-                print(text)
+                print(f"line {number}: {text}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
-        print(f"cannot be read: {type(error).__name__}: {error}")
+        print(f"line {number}: cannot be read: {type(error).__name__}: {error}")
         return 1 if wrong else 2
     print("The export is not what was signed." if wrong else "The export is what was sealed and signed.")
     return 1 if wrong else 0

@@ -6,6 +6,7 @@ Around everything but the API, whose callers show their own credentials with eac
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -34,7 +35,7 @@ def acting_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[H
                 response: HttpResponseBase = await get_response(request)
                 return response
             trace_id = make_trace_id()
-            with acting(find_principal=lambda: find_principal(request), trace_id=trace_id):
+            with act(request, trace_id=trace_id):
                 response = await get_response(request)
             if response.status_code == 403:
                 return await sync_to_async(record_refusal)(request, response, trace_id=trace_id)
@@ -47,11 +48,21 @@ def acting_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[H
             response: HttpResponseBase = get_response(request)
             return response
         trace_id = make_trace_id()
-        with acting(find_principal=lambda: find_principal(request), trace_id=trace_id):
+        with act(request, trace_id=trace_id):
             response = get_response(request)
         return record_refusal(request, response, trace_id=trace_id) if response.status_code == 403 else response
 
     return middleware
+
+
+def act(request: HttpRequest, *, trace_id: str) -> AbstractContextManager[None]:
+    """Whatever is done within is done for who is signed in."""
+    return acting(
+        find_principal=lambda: find_principal(request),
+        trace_id=trace_id,
+        remote_address=get_remote_address(request),
+        request=f"{request.method} {request.path}",
+    )
 
 
 def find_principal(request: HttpRequest) -> Principal | None:

@@ -20,15 +20,26 @@ class Acting(Struct, frozen=True, kw_only=True):
     find_principal: Callable[[], Principal | None]
     """Asked only when something is recorded: it may query."""
     trace_id: str
+    remote_address: str | None = None
+    request: str = ""
+    """What of the console is asked for: method and path."""
 
 
 _acting: ContextVar[Acting | None] = ContextVar("acting", default=None)
 
 
 @contextmanager
-def acting(*, find_principal: Callable[[], Principal | None], trace_id: str) -> Iterator[None]:
+def acting(
+    *,
+    find_principal: Callable[[], Principal | None],
+    trace_id: str,
+    remote_address: str | None = None,
+    request: str = "",
+) -> Iterator[None]:
     """Whatever is done within is done on this principal's behalf."""
-    token = _acting.set(Acting(find_principal=find_principal, trace_id=trace_id))
+    token = _acting.set(
+        Acting(find_principal=find_principal, trace_id=trace_id, remote_address=remote_address, request=request)
+    )
     try:
         yield
     finally:

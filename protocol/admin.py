@@ -22,10 +22,12 @@ from unfold.contrib.filters.admin import RadioFilter
 from unfold.decorators import display
 from unfold.views import ChangeList
 
-from protocol import selectors
+from protocol import denials, selectors
+from protocol.acting import get_acting
 from protocol.domain.states import Close
 from protocol.errors import MCPError
 from protocol.models import OutboxMessage, Session
+from protocol.ports import Door
 from protocol.sessions import LOST_AFTER
 
 MAX_LISTED: Final = 10_000
@@ -132,9 +134,20 @@ def get_row(model_admin: ModelAdmin, request: HttpRequest, object_id: str) -> An
     return row
 
 
-def describe_refusal(error: MCPError) -> str:
-    """What an operator is told of a service's refusal."""
-    return f"Refused: {error.message} ({error.code})"
+def tell_refusal(error: MCPError) -> str:
+    """What an operator is told of a service's refusal: one for security's sake once it is on record."""
+    who = get_acting()
+    denial = denials.make_denial(
+        error,
+        door=Door.CONSOLE,
+        remote_address=None if who is None else who.remote_address,
+        principal=None if who is None else who.find_principal(),
+        kind="request",
+        subject="" if who is None else who.request,
+        trace_id="" if who is None else who.trace_id,
+    )
+    told = denials.record_here(denial, error)
+    return f"Refused: {told.message} ({told.code})"
 
 
 def lead_to(model_admin: ModelAdmin, object_id: object) -> HttpResponse:

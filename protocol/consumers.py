@@ -26,7 +26,7 @@ from protocol.domain.handshake import Terms
 from protocol.domain.messages import Limits, SecurityLevel, ServerInfo
 from protocol.domain.origins import is_allowed_origin
 from protocol.domain.received import AuthenticationReceived, CommandReceived, HeartbeatReceived, MessageRefused
-from protocol.errors import IpDenied, MCPError, RateLimited
+from protocol.errors import AccessDenied, IpDenied, MCPError, RateLimited
 from protocol.hub import Hub, drain, get_hub
 from protocol.link import Link, make_trace_id
 
@@ -136,23 +136,32 @@ class Refusal(Struct, frozen=True, kw_only=True):
 
 async def find_refusal(*, codec: Codec | None, hub: Hub, scope: dict[str, Any]) -> Refusal | None:
     """Why the upgrade is refused, if it is: before it costs more than its head."""
-    failure = await find_address_refusal(get_address(scope))
+    address = get_address(scope)
+    failure = await find_address_refusal(address)
     if failure is not None:
-        return Refusal(status=failure.http_status)
+        return make_refusal(failure)
     if not has_allowed_origin(scope):
-        return Refusal(status=403)
+        return make_refusal(await record_refusal(AccessDenied(), remote_address=address, subject="origin"))
     if codec is None:
         return Refusal(status=400)
-    address = get_address(scope)
     try:
         await ports.get_limiter().take_address(counted=ports.StrangersCount.CONNECTIONS, address=address)
     except RateLimited as error:
-        return Refusal(status=429, retry_after_seconds=math.ceil((error.retry_after_ms or 1000) / 1000))
+        return make_refusal(await record_refusal(error, remote_address=address, subject="connections"))
     if hub.is_draining or len(hub.links) >= settings.MCP.max_connections:
         return Refusal(status=503, retry_after_seconds=1)
     if hub.count_from(address) >= settings.MCP.connections_per_address:
-        return Refusal(status=429, retry_after_seconds=1)
+        failure = RateLimited(retry_after_ms=1000)
+        return make_refusal(await record_refusal(failure, remote_address=address, subject="connections"))
     return None
+
+
+def make_refusal(failure: MCPError) -> Refusal:
+    """The failure as an upgrade is answered with it."""
+    wait_ms = failure.retry_after_ms
+    return Refusal(
+        status=failure.http_status, retry_after_seconds=None if wait_ms is None else math.ceil(wait_ms / 1000)
+    )
 
 
 async def find_address_refusal(remote_address: str | None) -> MCPError | None:
@@ -166,14 +175,18 @@ async def find_address_refusal(remote_address: str | None) -> MCPError | None:
         return error
     if not is_refused:
         return None
-    failure = IpDenied()
+    return await record_refusal(IpDenied(), remote_address=remote_address, subject="address")
+
+
+async def record_refusal(failure: MCPError, *, remote_address: str | None, subject: str) -> MCPError:
+    """With what to refuse an upgrade, on record; ``subject`` is what was wrong with it."""
     denial = denials.make_denial(
         failure,
         door=ports.Door.WEBSOCKET,
         remote_address=remote_address,
         principal=None,
         kind="connection",
-        subject="upgrade",
+        subject=subject,
         trace_id=make_trace_id(),
     )
     return await denials.record(denial, failure)

@@ -1,7 +1,8 @@
 """What is told of a failure: a refusal for security's sake, only once it is on record.
 
 Called wherever a failure becomes an answer. What the event says, and what is counted together, is the recorder's matter
-(``protocol.ports``).
+(``protocol.ports``). A limit that was reached, and what does not exist or may not be seen, is recorded and not waited
+for: of the second nobody is to learn by the time it takes which of both it is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 
 from protocol import ports
 from protocol.domain.messages import Authentication
-from protocol.errors import MCPError, SecurityError
+from protocol.errors import AccessDenied, MCPError
 from protocol.ports import Denial, Door, Principal
 
 
@@ -25,25 +26,29 @@ def make_denial(
     trace_id: str,
 ) -> Denial | None:
     """The error as what is recorded of it; ``None``: it denies nothing."""
-    if not isinstance(error, SecurityError):
+    if not error.is_recorded:
         return None
     return Denial(
-        code=error.code,
+        code=AccessDenied.code if error.denied_action else error.code,
         door=door,
         remote_address=remote_address,
         principal=principal,
         kind=kind,
         subject=subject,
-        action=str(error.details.get("action", "")),
+        action=error.denied_action or str(error.details.get("action", "")),
         trace_id=trace_id,
+        is_awaited=error.waits_for_record,
     )
 
 
 async def record(denial: Denial | None, failure: MCPError) -> MCPError:
     """What to answer with: the failure, once its denial (if it is one) is on record; else why it cannot be."""
     if denial is not None:
+        recorded = ports.get_recorder().submit_denial(denial)
+        if not denial.is_awaited:
+            return failure
         try:
-            await asyncio.wrap_future(ports.get_recorder().submit_denial(denial))
+            await asyncio.wrap_future(recorded)
         except MCPError as error:
             return error
     return failure

@@ -37,6 +37,10 @@ class MCPError(Exception):
     http_status: ClassVar[int]
     retryable: ClassVar[bool] = False
     """Whether the same message may be sent again as it is."""
+    is_recorded: ClassVar[bool] = False
+    """Whether it is a denial, or may be told in the place of one: it goes into the audit record whenever it is told."""
+    waits_for_record: ClassVar[bool] = False
+    """Whether it is told only once it is on record."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -55,11 +59,16 @@ class MCPError(Exception):
         *,
         details: Mapping[str, Any] | None = None,
         retry_after_ms: int | None = None,
+        denied_action: str = "",
     ) -> None:
-        """``message`` is shown to people and holds no secret; ``details`` is JSON that programs may read."""
+        """``message`` is shown to people and holds no secret; ``details`` is JSON that programs may read.
+
+        ``denied_action`` is what policy denied where even that may not be told: for the record only.
+        """
         self.message = message or self.get_default_message()
         self.details: Mapping[str, Any] = details or {}
         self.retry_after_ms = retry_after_ms
+        self.denied_action = denied_action
         super().__init__(self.message)
 
     @classmethod
@@ -164,6 +173,8 @@ class SecurityError(MCPError):
 
     category = "security"
     http_status = 403
+    is_recorded = True
+    waits_for_record = True
 
 
 class AuthenticationRequired(SecurityError):
@@ -238,6 +249,8 @@ class RateLimited(SecurityError):
     code = "security.rate_limited"
     http_status = 429
     retryable = True
+    # Nothing was decided about who may do what, and who is told is to wait anyway.
+    waits_for_record = False
 
 
 class TransportError(MCPError):
@@ -266,6 +279,7 @@ class LeaseNotFound(TransportError):
 
     code = "transport.lease_not_found"
     http_status = 404
+    is_recorded = True
 
 
 class FrameInvalid(TransportError):

@@ -234,10 +234,10 @@ class Door(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """Somebody was refused something for security's sake."""
+    """Somebody was refused something for security's sake, or told that it does not exist."""
 
     code: str
-    """Of the error that says so."""
+    """Of the error that says so; ``security.access_denied`` where it says that there is nothing, and there is."""
     door: Door
     remote_address: str | None
     principal: Principal | None
@@ -249,6 +249,8 @@ class Denial:
     action: str = ""
     """That the policy denied."""
     trace_id: str = ""
+    is_awaited: bool = True
+    """Whether it is told only once it is on record; otherwise it is counted."""
 
 
 class Recorder(Protocol):
@@ -257,7 +259,8 @@ class Recorder(Protocol):
     def submit_denial(self, denial: Denial) -> Future[None]:
         """Record a denial; done once that is durable, which may take a second. From any thread, without blocking.
 
-        The future fails with an ``MCPError`` where the denial cannot be recorded; then that is what is answered.
+        It is done at once where the denial is not awaited. The future fails with an ``MCPError`` where the denial
+        cannot be recorded; then that is what is answered.
         """
 
     def record_authentication(
@@ -382,4 +385,7 @@ def require_allowed(
             f"This needs a connection of the level {level.value}.",
             details={"action": action, "security_level": level.value},
         )
-    raise otherwise or AccessDenied(details={"action": action})
+    if otherwise is None:
+        raise AccessDenied(details={"action": action})
+    otherwise.denied_action = action
+    raise otherwise

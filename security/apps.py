@@ -21,8 +21,10 @@ class SecurityConfig(AppConfig):
 
         from protocol import ports
         from security import receivers  # noqa: F401  # importing it connects them
+        from security.domain.audit_actions import register_audit_actions
         from security.domain.authorization import PolicyAuthorizer
         from security.domain.command_signatures import RegisteredKeysVerifier
+        from security.domain.recorded_actions import RECORDED_ACTIONS
         from security.domain.resources import ResourceKind, register_resource_kind
         from security.selectors import RulesGuard
         from security.services import (
@@ -33,6 +35,7 @@ class SecurityConfig(AppConfig):
             SharedLimiter,
         )
 
+        register_audit_actions(*RECORDED_ACTIONS)
         for name, summary, example in RESOURCE_KINDS:
             register_resource_kind(ResourceKind(name=name, summary=summary, example=example))
         ports.bind(

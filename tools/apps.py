@@ -11,9 +11,12 @@ class ToolsConfig(AppConfig):
 
     def ready(self) -> None:
         import tools.checks  # noqa: F401  # registers them
+        from security.domain.audit_actions import register_audit_actions
         from security.domain.resources import ResourceKind, register_resource_kind
+        from tools.domain.recorded_actions import RECORDED_ACTIONS
         from tools.selectors.catalog import find_tool_resource
 
+        register_audit_actions(*RECORDED_ACTIONS)
         register_resource_kind(
             ResourceKind(
                 name="tool",

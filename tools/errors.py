@@ -33,6 +33,7 @@ class ToolNotFound(ToolFailure):
 
     code = "tool.not_found"
     http_status = 404
+    is_recorded = True
 
 
 class ExecutionNotFound(ToolFailure):
@@ -40,6 +41,7 @@ class ExecutionNotFound(ToolFailure):
 
     code = "tool.execution_not_found"
     http_status = 404
+    is_recorded = True
 
 
 class RegistrationInvalid(ToolFailure):

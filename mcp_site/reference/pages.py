@@ -20,6 +20,7 @@ from protocol.errors import MCPError, get_error_table
 from protocol.registry import Command, get_commands
 from security.domain import port_leases
 from security.domain.actions import get_actions
+from security.domain.audit_actions import COMMON_DATA, AuditAction, get_audit_actions
 from security.domain.builtin_roles import BUILTIN_ROLES
 from security.domain.conditions import get_condition_kinds
 from security.domain.port_leases import LeaseState
@@ -164,6 +165,35 @@ def make_permissions_page() -> str:
     )
 
 
+def make_audit_events_page() -> str:
+    """Every action of the audit record."""
+    actions = sorted(get_audit_actions().values(), key=lambda action: action.name)
+    return _join(
+        "# Audit events",
+        MADE,
+        "What the [audit record](../explanation/audit.md) may say. Every event also has its time, the account (none: "
+        "the server itself, or its command line), the key or token that was shown, the outcome, and the trace that "
+        "finds it in the log. No event holds a secret, nor the input or output of a run.",
+        "An action is added in one place: as an entry of `recorded_actions.py` in its app's `domain/`. Code that "
+        "records another action, or to one of these other data, fails.",
+        make_table(
+            ("action", "done to", "what it is"),
+            (
+                (f"[`{action.name}`](#{_make_anchor(action.name)})", _show_kinds(action), action.summary)
+                for action in actions
+            ),
+        ),
+        "## Data of any event",
+        make_table(("field", "what it is"), _list_data(COMMON_DATA)),
+        *(
+            f"## {action.name}\n\n{make_table(('field of its data', 'what it is'), _list_data(action.data))}"
+            if action.data
+            else f"## {action.name}\n\nIt has no data of its own."
+            for action in actions
+        ),
+    )
+
+
 def make_states_page() -> str:
     """The states of connections, runs and port leases, and the close codes."""
     return _join(
@@ -254,6 +284,7 @@ def make_tools_page() -> str:
 
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
+    "audit-events.md": make_audit_events_page,
     "settings.md": make_settings_page,
     "errors.md": make_errors_page,
     "commands.md": make_commands_page,
@@ -295,6 +326,14 @@ def _order_error(error: type[MCPError]) -> tuple[int, str]:
 def _list_error_cells(error: type[MCPError]) -> tuple[str, ...]:
     retryable = "yes" if error.retryable else "no"
     return f"`{error.code}`", str(error.http_status), retryable, error.get_default_message()
+
+
+def _show_kinds(action: AuditAction) -> str:
+    return ", ".join(f"`{kind}`" for kind in action.kinds) or "whatever was asked for"
+
+
+def _list_data(data: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(f"`{name}`", meaning) for name, meaning in data.items()]
 
 
 def _get_summary(command: Command) -> str:

@@ -15,7 +15,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 
-from protocol.admin import ReadOnlyAdmin, describe_refusal, get_row, lead_to
+from protocol.admin import ReadOnlyAdmin, get_row, lead_to, tell_refusal
 from protocol.errors import MCPError
 from protocol.link import make_trace_id
 from security import selectors, services
@@ -138,7 +138,7 @@ class PortLeaseAdmin(ReadOnlyAdmin):
         try:
             end(principal=get_principal(request), lease_id=lease.id, trace_id=make_trace_id())
         except MCPError as error:
-            self.message_user(request, describe_refusal(error), messages.ERROR)
+            self.message_user(request, tell_refusal(error), messages.ERROR)
             return lead_to(self, lease.id)
         lease.refresh_from_db()
         self.log_change(request, lease, done)
@@ -181,7 +181,7 @@ class PortQuarantineAdmin(ReadOnlyAdmin):
         try:
             services.lift_quarantine(principal=get_principal(request), quarantine=row, trace_id=make_trace_id())
         except MCPError as error:
-            self.message_user(request, describe_refusal(error), messages.ERROR)
+            self.message_user(request, tell_refusal(error), messages.ERROR)
             return lead_to(self, row.id)
         self.log_change(request, row, "Lifted.")
         self.message_user(request, f"Port {row.port} of {row.host} may be leased again.", messages.SUCCESS)

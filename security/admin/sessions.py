@@ -10,7 +10,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 
-from protocol.admin import SessionAdmin, describe_refusal, get_row, lead_to
+from protocol.admin import SessionAdmin, get_row, lead_to, tell_refusal
 from protocol.errors import MCPError
 from protocol.link import make_trace_id
 from protocol.models import Session
@@ -65,7 +65,7 @@ class ClosableSessionAdmin(SessionAdmin):
                 session_id=session.id, principal=get_principal(request), trace_id=make_trace_id()
             )
         except MCPError as error:
-            self.message_user(request, describe_refusal(error), messages.ERROR)
+            self.message_user(request, tell_refusal(error), messages.ERROR)
             return lead_to(self, session.id)
         if is_closed:
             self.log_change(request, session, "Closed its connection.")

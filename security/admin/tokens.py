@@ -12,7 +12,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 
-from protocol.admin import ReadOnlyAdmin, describe_refusal, get_row, lead_to
+from protocol.admin import ReadOnlyAdmin, get_row, lead_to, tell_refusal
 from protocol.errors import MCPError
 from protocol.link import make_trace_id
 from security import services
@@ -76,7 +76,7 @@ class IssuedTokenAdmin(ReadOnlyAdmin):
                 family_id=token.family_id, principal=get_principal(request), trace_id=make_trace_id()
             )
         except MCPError as error:
-            self.message_user(request, describe_refusal(error), messages.ERROR)
+            self.message_user(request, tell_refusal(error), messages.ERROR)
             return lead_to(self, token.pk)
         if is_revoked:
             self.log_change(request, token, "Revoked its sign-in.")

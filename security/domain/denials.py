@@ -22,7 +22,7 @@ CEILING: Final = 50
 MAX_WAITING_A_SOURCE: Final = 256
 """Answers of one source that wait for an event; at most so many denials does one event of a source count."""
 MAX_WAITING: Final = 10_000
-"""Answers that wait, over all sources."""
+"""Answers that wait, over all sources; and sources of which something is to be written."""
 MAX_EXAMPLES: Final = 8
 """Different commands, and different sources, that one event names."""
 
@@ -45,17 +45,18 @@ class Group:
     principal: Principal | None = None
     source_count: int = 1
     waiting: list[Future[None]] = field(default_factory=list)
-    """One for each denial, to be told once the event is durable."""
+    """One for each denial that is told only once the event is durable."""
 
     @property
     def count(self) -> int:
         return self.codes.total()
 
-    def add(self, denial: Denial, waiter: Future[None]) -> None:
+    def add(self, denial: Denial, waiter: Future[None] | None) -> None:
         self.codes[denial.code] += 1
         _note(self.subjects, denial.subject)
         _note(self.addresses, denial.remote_address or "")
-        self.waiting.append(waiter)
+        if waiter is not None:
+            self.waiting.append(waiter)
 
     def merge(self, other: Group) -> None:
         """Take in another source's: then it is nobody's in particular."""
@@ -81,22 +82,27 @@ class DenialLedger:
         self._window_start = 0.0
         self._taken = 0
 
-    def add(self, denial: Denial, waiter: Future[None], *, now: float) -> None:
-        """Count a denial.
+    def add(self, denial: Denial, waiter: Future[None] | None, *, now: float) -> None:
+        """Count a denial; ``waiter`` is told once its event is durable, if somebody waits for that.
 
         Raises:
-            LedgerFull: too many of its source, or of all, wait already; it is not counted.
+            LedgerFull: too many of its source, or of all, wait already, or too many sources; it is not counted.
         """
         source = get_source(denial)
         group = self._groups.get(source)
-        if self._waiting >= MAX_WAITING or (group is not None and len(group.waiting) >= MAX_WAITING_A_SOURCE):
+        if waiter is not None and (
+            self._waiting >= MAX_WAITING or (group is not None and len(group.waiting) >= MAX_WAITING_A_SOURCE)
+        ):
             raise LedgerFull
         if group is None:
+            if len(self._groups) >= MAX_WAITING:
+                raise LedgerFull
             written_at = self._written.get(source)
             due_at = now if written_at is None else max(now, written_at + INTERVAL_SECONDS)
             group = self._groups[source] = Group(first=denial, due_at=due_at, principal=denial.principal)
         group.add(denial, waiter)
-        self._waiting += 1
+        if waiter is not None:
+            self._waiting += 1
 
     def get_next_due(self) -> float | None:
         """When something is to be written; ``None``: nothing waits."""

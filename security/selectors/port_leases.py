@@ -115,7 +115,7 @@ def get_port_lease(*, principal: Principal, lease_id: uuid.UUID, action: str) ->
         return lease
     if lease is not None and may_act_on_lease(principal=principal, action=LIST_PORTS, lease=lease):
         raise AccessDenied(details={"action": action})
-    raise LeaseNotFound(details={"lease_id": str(lease_id)})
+    raise LeaseNotFound(details={"lease_id": str(lease_id)}, denied_action="" if lease is None else action)
 
 
 def check_port(*, principal: Principal, port: int) -> PortStatus:

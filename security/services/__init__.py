@@ -27,6 +27,7 @@ from security.services.changes import (
     MEMBERSHIPS,
     load_stored,
     record_clearing,
+    record_clearing_from_other_side,
     record_delete,
     record_membership,
     record_save,
@@ -35,8 +36,14 @@ from security.services.channels import IdentityKeyAgreer
 from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
-from security.services.key_rotation import advance_rotations, begin_rotation, list_unfinished, reseal_stragglers
-from security.services.keyring import KeyringVault, get_keyring
+from security.services.key_rotation import (
+    advance_rotations,
+    begin_rotation,
+    list_unfinished,
+    reseal_stragglers,
+    warn_of_aged_keys,
+)
+from security.services.keyring import KeyringVault, get_keyring, get_waits
 from security.services.limiting import SharedLimiter
 from security.services.limits import LimitStanding, delete_limit, list_standings, purge_limit_usage, save_limit
 from security.services.lockout import purge_login_failures
@@ -60,7 +67,7 @@ from security.services.port_leases import (
     lease_port_for_execution,
     renew_port_lease,
 )
-from security.services.recording import SIGN_IN, SIGN_OUT, AuditRecorder, record_console
+from security.services.recording import SHOWN_FACTOR, SIGN_IN, SIGN_OUT, AuditRecorder, record_console
 from security.services.refusals import record_refused_sign_in
 from security.services.resealing import count_sealed
 from security.services.revocation import move_revocation_mark
@@ -84,6 +91,7 @@ from security.services.sessions import (
     revoke_session,
     revoke_token_family,
 )
+from security.services.sign_on import SignOnRefused, accept_identity, begin_attempt, link_account, unlink_account
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
@@ -93,6 +101,7 @@ __all__ = [
     "MEMBERSHIPS",
     "MEMBERSHIP_ACTIONS",
     "SEALED_WITHIN",
+    "SHOWN_FACTOR",
     "SIGN_IN",
     "SIGN_OUT",
     "AuditRecorder",
@@ -111,8 +120,11 @@ __all__ = [
     "NothingToRotate",
     "Rewrapped",
     "SharedLimiter",
+    "SignOnRefused",
+    "accept_identity",
     "advance_rotations",
     "allocate_port",
+    "begin_attempt",
     "begin_enrolment",
     "begin_rotation",
     "check_code",
@@ -138,10 +150,12 @@ __all__ = [
     "generate_password",
     "get_enrolment",
     "get_keyring",
+    "get_waits",
     "issue_api_key",
     "issue_tokens",
     "lease_port_for_execution",
     "lift_quarantine",
+    "link_account",
     "list_standings",
     "list_unfinished",
     "load_stored",
@@ -152,6 +166,7 @@ __all__ = [
     "purge_port_leases",
     "purge_tokens",
     "record_clearing",
+    "record_clearing_from_other_side",
     "record_console",
     "record_delete",
     "record_membership",
@@ -189,4 +204,6 @@ __all__ = [
     "sign_in_to_console",
     "sweep_port_leases",
     "synchronise_builtin_roles",
+    "unlink_account",
+    "warn_of_aged_keys",
 ]

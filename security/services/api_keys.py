@@ -26,7 +26,7 @@ from security.services.revocation import move_revocation_mark
 logger = logging.getLogger(__name__)
 
 REVOKE_KEY: Final = "api_keys.revoke"
-ROTATE_KEYS: Final = "keys.rotate"
+ROTATE_KEY: Final = "api_keys.rotate"
 DEFAULT_OVERLAP: Final = timedelta(hours=24)
 """How long a rotated key goes on counting, beside its successor."""
 
@@ -47,7 +47,6 @@ def issue_api_key(
     networks: Sequence[str] = (),
     expires_at: datetime | None = None,
     created_by: Account | None = None,
-    replaces: ApiKey | None = None,
 ) -> IssuedKey:
     """A new key for the account, narrowed to ``scopes`` (action patterns; none: all that the account may).
 
@@ -57,6 +56,27 @@ def issue_api_key(
         ValidationError: the account is inactive, a scope is no pattern, a network is none, the name is empty, or the
             expiry has passed.
     """
+    issued = _make_key(
+        account=account, name=name, scopes=scopes, networks=networks, expires_at=expires_at, created_by=created_by
+    )
+    # One transaction: a receiver puts it on record.
+    with transaction.atomic():
+        issued.api_key.save(force_insert=True)
+    logger.info("API key %s of %s issued by %s", issued.api_key.id, account, created_by or "the command line")
+    return issued
+
+
+def _make_key(
+    *,
+    account: Account,
+    name: str,
+    scopes: Sequence[str],
+    networks: Sequence[str],
+    expires_at: datetime | None,
+    created_by: Account | None,
+    replaces: ApiKey | None = None,
+) -> IssuedKey:
+    """A valid key that is not stored yet."""
     if not account.is_active:
         raise ValidationError(f"{account.username} is inactive; its keys would not count.", code="account_inactive")
     material = api_keys.make_key(entropy=secrets.token_bytes(api_keys.ENTROPY_BYTES))
@@ -73,10 +93,6 @@ def issue_api_key(
         created_by=created_by,
     )
     api_key.full_clean()
-    # One transaction: a receiver puts it on record.
-    with transaction.atomic():
-        api_key.save(force_insert=True)
-    logger.info("API key %s of %s issued by %s", api_key.id, account, created_by or "the command line")
     return IssuedKey(api_key=api_key, secret=material.secret)
 
 
@@ -99,7 +115,7 @@ def rotate_api_key(
             raise ValidationError("The key does not count any more; issue a new one.", code="key_not_active")
         if ApiKey.objects.filter(replaces=old).exists():
             raise ValidationError("The key was rotated before; rotate its successor.", code="key_rotated")
-        issued = issue_api_key(
+        issued = _make_key(
             account=old.account,
             name=old.name,
             scopes=old.scopes,
@@ -108,17 +124,26 @@ def rotate_api_key(
             created_by=rotated_by,
             replaces=old,
         )
+        # Without a signal, as the act is recorded below, once.
+        ApiKey.objects.bulk_create([issued.api_key])
         ends_at = now + overlap
         # Only ever sooner. A queryset's update, as of all the row nothing else changes.
         ApiKey.objects.filter(pk=old.pk).filter(Q(expires_at=None) | Q(expires_at__gt=ends_at)).update(
             expires_at=ends_at
         )
+        acting = get_acting()
         audit.record_event(
-            action=ROTATE_KEYS,
+            action=ROTATE_KEY,
             principal=None if rotated_by is None else get_account_principal(account=rotated_by),
-            resource=Resource(kind="api_key", name=str(old.pk), owner_id=old.account_id),
+            resource=_get_resource(old),
             outcome="rotated",
-            data={"successor": str(issued.api_key.pk), "ends_at": ends_at.isoformat()},
+            trace_id="" if acting is None else acting.trace_id,
+            data={
+                "id": str(old.pk),
+                "account_id": str(old.account_id),
+                "successor": str(issued.api_key.pk),
+                "ends_at": ends_at.isoformat(),
+            },
         )
         move_revocation_mark()
     api_key.refresh_from_db(fields=["expires_at"])
@@ -160,8 +185,12 @@ def _record_revocation(api_key: ApiKey) -> None:
     audit.record_event(
         action=REVOKE_KEY,
         principal=None if acting is None else acting.find_principal(),
-        resource=Resource(kind="api_key", name=str(api_key)[:255], owner_id=api_key.account_id),
+        resource=_get_resource(api_key),
         outcome="revoked",
         trace_id="" if acting is None else acting.trace_id,
         data={"id": str(api_key.pk), "account_id": str(api_key.account_id)},
     )
+
+
+def _get_resource(api_key: ApiKey) -> Resource:
+    return Resource(kind="api_key", name=str(api_key)[:255], owner_id=api_key.account_id)

@@ -10,6 +10,7 @@ import msgspec
 from protocol import statements
 from protocol.evidence import get_evidence
 from protocol.ports import Principal, Resource
+from security.domain.audit_actions import require_registered
 from security.models import AuditEvent
 
 
@@ -26,7 +27,12 @@ def record_event(
 
     ``data`` is JSON and holds no secret; inputs and outputs stand with the run that it names. Where a signed command is
     being run, its evidence is kept with it (``domain.signatures.verify_evidence``).
+
+    Raises:
+        UnregisteredEvent: no app's table of recorded actions has this action, kind of resource or datum: a mistake in
+            the code.
     """
+    require_registered(action=action, kind=resource.kind, data=data.keys() if data else frozenset())
     event = AuditEvent(
         actor_id=None if principal is None else principal.id,
         actor_name="" if principal is None else principal.name,

@@ -31,8 +31,8 @@ CHANGE_KINDS: Final[Mapping[type[models.Model], str]] = {
 ``.delete``. One more model is one more line."""
 SECRET_FIELDS: Final = frozenset({"password", "key_hash"})
 """Of which a change is told, and no value."""
-UNRECORDED_FIELDS: Final = frozenset({"id", "last_login", "last_used_at", "created_at"})
-"""What changes by mere use, or never."""
+UNRECORDED_FIELDS: Final = frozenset({"id", "last_login", "last_used_at", "created_at", "second_factor_mark"})
+"""What changes by mere use, or never, or with an act that is recorded as itself."""
 MEMBERSHIPS: Final[Mapping[type[models.Model], str]] = {
     Account.roles.through: "roles",
     Account.groups.through: "groups",
@@ -60,7 +60,9 @@ def record_save(
     names = _get_recorded_names(row, update_fields)
     after = {name: getattr(row, name) for name in names}
     if created:
-        _record(row, "create", "created", {name: _show(name, value) for name, value in after.items() if value})
+        _record(
+            row, "create", "created", {"fields": {name: _show(name, value) for name, value in after.items() if value}}
+        )
         return
     changed = {
         name: [_show(name, before[name]), _show(name, after[name])]
@@ -89,6 +91,15 @@ def record_clearing(row: models.Model, *, relation: str) -> None:
     names = sorted(map(_name, getattr(row, relation).all()))
     if names:
         _record(row, "change", "changed", {relation: {"removed": names}})
+
+
+def record_clearing_from_other_side(
+    row: models.Model, *, through: type[models.Model], model: type[models.Model]
+) -> None:
+    """The row was taken from this relation of all rows of the model: a change of each."""
+    relation = MEMBERSHIPS[through]
+    for owner in model._base_manager.filter(**{relation: row.pk}):  # noqa: SLF001  # Django's documented API
+        record_membership(owner, relation=relation, action="post_remove", model=type(row), keys=[row.pk])
 
 
 def _record(row: models.Model, verb: str, outcome: str, data: Mapping[str, Any]) -> None:

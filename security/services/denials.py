@@ -37,16 +37,21 @@ class DenialRecorder:
         self._thread: threading.Thread | None = None
 
     def submit(self, denial: Denial) -> Future[None]:
-        """Have it recorded; done once its event is durable.
+        """Have it recorded; done once its event is durable, or at once where nobody awaits that.
 
         The future fails with ``StorageUnavailable`` where the database does not take it, and with ``Overloaded`` where
         too many wait: then the denial is not to be told.
         """
         waiter: Future[None] = Future()
+        if not denial.is_awaited:
+            waiter.set_result(None)
         with self._condition:
             try:
-                self._ledger.add(denial, waiter, now=time.monotonic())
+                self._ledger.add(denial, waiter if denial.is_awaited else None, now=time.monotonic())
             except LedgerFull:
+                if not denial.is_awaited:
+                    logger.warning("A refusal (%s) is not counted: too many wait to be recorded.", denial.code)
+                    return waiter
                 waiter.set_exception(Overloaded("Too many refusals wait to be recorded.", retry_after_ms=1000))
                 return waiter
             if self._thread is None or not self._thread.is_alive():
@@ -92,6 +97,11 @@ class DenialRecorder:
 
 def release(groups: list[Group], failure: MCPError | None) -> None:
     """Tell all who wait; some may wait no longer."""
+    if failure is not None:
+        # Those for which nobody waited were told: of them this line is the record.
+        told = sum(group.count - len(group.waiting) for group in groups)
+        if told:
+            logger.error("%d refusals that were told could not be recorded (%s)", told, failure.code)
     for group in groups:
         for waiter in group.waiting:
             if not waiter.set_running_or_notify_cancel():

@@ -21,6 +21,8 @@ AUTHENTICATE: Final = "accounts.authenticate"
 SIGN_IN: Final = "console.sign_in"
 SIGN_OUT: Final = "console.sign_out"
 END_SESSION: Final = "sessions.end"
+SHOWN_FACTOR: Final = "shown_factor"
+"""Where the console's session has which second factor was shown, for the event of the sign-in."""
 SEEN_SECONDS: Final = 3600.0
 """A credential that goes on coming from one address with HTTP requests is recorded once in so long, by each process."""
 MAX_SEEN: Final = 10_000
@@ -86,8 +88,18 @@ class AuditRecorder:
         )
 
 
-def record_console(*, account: Account, action: str, remote_address: str | None) -> None:
+def record_console(
+    *,
+    account: Account,
+    action: str,
+    remote_address: str | None,
+    second_factor: str | None = None,
+    method: str | None = None,
+) -> None:
     """A person signed in to the console, or out of it."""
+    data = {"door": Door.CONSOLE.value, "address": remote_address}
+    if action == SIGN_IN:
+        data |= {"second_factor": second_factor, "method": method}
     acting = get_acting()
     audit.record_event(
         action=action,
@@ -95,5 +107,5 @@ def record_console(*, account: Account, action: str, remote_address: str | None)
         resource=Resource(kind="account", name=account.username, owner_id=account.id),
         outcome="accepted" if action == SIGN_IN else "ended",
         trace_id="" if acting is None else acting.trace_id,
-        data={"door": Door.CONSOLE.value, "address": remote_address},
+        data=data,
     )

@@ -16,10 +16,12 @@ from django.db import transaction
 from django.utils import timezone
 from uuid_utils.compat import NIL, uuid7
 
+from protocol.acting import get_acting
 from protocol.errors import AuthenticationFailed
 from protocol.ports import Principal, Resource
 from security.domain import second_factor
 from security.models import Account, AuthenticatorApp, Passkey, RecoveryCode
+from security.selectors import get_account_principal
 from security.services import audit
 from security.services.keyring import get_keyring
 from security.services.lockout import count_attempt, forgive_attempt
@@ -213,7 +215,15 @@ def use_up(*, account: Account, match: CodeMatch) -> bool:
         if not RecoveryCode.objects.filter(account=account, id=match.recovery_code_id).delete()[0]:
             return False
         left = RecoveryCode.objects.filter(account=account).count()
-        _record(USE_RECOVERY_CODE, account, outcome="used", principal=None, trace_id="", data={"left": left})
+        acting = get_acting()
+        _record(
+            USE_RECOVERY_CODE,
+            account,
+            outcome="used",
+            principal=get_account_principal(account=account),
+            trace_id="" if acting is None else acting.trace_id,
+            data={"left": left},
+        )
     logger.warning("A recovery code of account %s was used; %d are left", account, left)
     return True
 

@@ -35,6 +35,7 @@ from security.services.token_signing import sign_token, verify_token
 logger = logging.getLogger(__name__)
 
 ISSUE_TOKENS: Final = "tokens.issue"
+REFRESH_TOKENS: Final = "tokens.refresh"
 REUSE_TOKEN: Final = "tokens.reuse"  # noqa: S105  # an action's name
 REVOKE_TOKENS: Final = register_action("tokens.revoke", summary="Let the tokens of one sign-in count no more.")
 KEPT_FOR: Final = timedelta(days=7)
@@ -196,7 +197,16 @@ def _spend(claims: Claims, *, remote_address: str | None, trace_id: str) -> Issu
         scopes=tuple(row.scopes),
         ends_at=row.api_key.expires_at if row.api_key else None,
     )
-    return _issue_pair(ground, remote_address=remote_address)
+    issued = _issue_pair(ground, remote_address=remote_address)
+    _record(
+        row,
+        action=REFRESH_TOKENS,
+        outcome="refreshed",
+        trace_id=trace_id,
+        remote_address=remote_address,
+        successor=issued.access_jti,
+    )
+    return issued
 
 
 def _judge_reuse(row: IssuedToken, *, now: datetime, remote_address: str | None, trace_id: str) -> None:
@@ -220,7 +230,18 @@ def revoke_family(family_id: uuid.UUID) -> bool:
     return revoked > 0
 
 
-def _record(row: IssuedToken, *, action: str, outcome: str, trace_id: str, remote_address: str | None = None) -> None:
+def _record(
+    row: IssuedToken,
+    *,
+    action: str,
+    outcome: str,
+    trace_id: str,
+    remote_address: str | None = None,
+    successor: uuid.UUID | None = None,
+) -> None:
+    data = {"jti": str(row.id), "kind": row.kind, "address": remote_address}
+    if successor is not None:
+        data["successor"] = str(successor)
     audit.record_event(
         action=action,
         principal=Principal(
@@ -234,7 +255,7 @@ def _record(row: IssuedToken, *, action: str, outcome: str, trace_id: str, remot
         resource=_get_resource(row.family_id, row.account_id),
         outcome=outcome,
         trace_id=trace_id,
-        data={"jti": str(row.id), "kind": row.kind, "address": remote_address},
+        data=data,
     )
 
 

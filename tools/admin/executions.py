@@ -23,7 +23,7 @@ from unfold.forms import BaseDialogForm
 from unfold.views import ChangeList
 
 from protocol import ports
-from protocol.admin import BoundedChangeList, ReadOnlyAdmin, describe_refusal, get_row, lead_to
+from protocol.admin import BoundedChangeList, ReadOnlyAdmin, get_row, lead_to, tell_refusal
 from protocol.errors import MCPError
 from protocol.link import make_trace_id
 from protocol.selectors import find_session
@@ -204,7 +204,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
         return lead_to(self, execution.id)
 
     def _tell_refusal(self, request: HttpRequest, error: MCPError) -> None:
-        self.message_user(request, describe_refusal(error), messages.ERROR)
+        self.message_user(request, tell_refusal(error), messages.ERROR)
 
     @display(description="run")
     def short_id(self, obj: Execution) -> SafeString:

@@ -17,7 +17,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from protocol.admin import describe_refusal
+from protocol.admin import tell_refusal
 from protocol.errors import MCPError
 from tools.domain.input_forms import (
     FieldKind,
@@ -73,7 +73,7 @@ class InputForm(forms.Form):
         """Say why the run was not accepted."""
         for violation in error.details.get("violations", []):
             self.add_violation(violation["path"], violation["message"])
-        self.add_error(None, describe_refusal(error))
+        self.add_error(None, tell_refusal(error))
 
 
 class FieldsForm(InputForm):

@@ -13,6 +13,7 @@ from django.urls import reverse
 from unfold.admin import ModelAdmin
 
 from protocol import ports
+from protocol.admin import tell_refusal
 from protocol.errors import MCPError
 from protocol.link import make_trace_id
 from protocol.ports import Principal
@@ -76,6 +77,7 @@ def _describe(principal: Principal, tool: Tool, *, version: str | None) -> ToolD
     try:
         return selectors.describe_tool(principal=principal, name=tool.name, version=version or None)
     except ToolNotFound as error:
+        tell_refusal(error)
         raise Http404 from error
 
 

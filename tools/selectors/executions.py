@@ -61,7 +61,9 @@ def get_execution(*, principal: Principal, execution_id: uuid.UUID, after: int =
     """
     execution = Execution.objects.select_related("tool", "version", "requested_by").filter(id=execution_id).first()
     if execution is None or not may_act(principal=principal, action=VIEW_EXECUTIONS, execution=execution):
-        raise ExecutionNotFound(details={"execution_id": str(execution_id)})
+        raise ExecutionNotFound(
+            details={"execution_id": str(execution_id)}, denied_action="" if execution is None else VIEW_EXECUTIONS
+        )
     return ExecutionView(
         execution_id=str(execution.id),
         tool=execution.tool.name,
@@ -118,7 +120,9 @@ def read_events(*, principal: Principal, execution_id: uuid.UUID, after: int) ->
     """
     execution = Execution.objects.only("state", "requested_by_id", "event_count").filter(id=execution_id).first()
     if execution is None or not may_act(principal=principal, action=VIEW_EXECUTIONS, execution=execution):
-        raise ExecutionNotFound(details={"execution_id": str(execution_id)})
+        raise ExecutionNotFound(
+            details={"execution_id": str(execution_id)}, denied_action="" if execution is None else VIEW_EXECUTIONS
+        )
     is_over = ExecutionState(execution.state) in TERMINAL_STATES
     if is_over and after >= execution.event_count:
         return EventPage(events=[], position=after, is_over=True)

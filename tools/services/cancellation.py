@@ -30,7 +30,9 @@ def cancel_execution(*, principal: Principal, execution_id: uuid.UUID, mode: Can
     """
     execution = Execution.objects.filter(id=execution_id).first()
     if execution is None or not may_act(principal=principal, action=CANCEL_EXECUTIONS, execution=execution):
-        raise ExecutionNotFound(details={"execution_id": str(execution_id)})
+        raise ExecutionNotFound(
+            details={"execution_id": str(execution_id)}, denied_action="" if execution is None else CANCEL_EXECUTIONS
+        )
     # Between the look and the update a worker may have claimed the run, so the other way is tried then.
     while ExecutionState(execution.state) not in TERMINAL_STATES:
         with transaction.atomic():

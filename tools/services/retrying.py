@@ -34,7 +34,9 @@ def retry_execution(
     """
     execution = Execution.objects.select_related("tool", "version").filter(id=execution_id).first()
     if execution is None or not may_act(principal=principal, action=VIEW_EXECUTIONS, execution=execution):
-        raise ExecutionNotFound(details={"execution_id": str(execution_id)})
+        raise ExecutionNotFound(
+            details={"execution_id": str(execution_id)}, denied_action="" if execution is None else VIEW_EXECUTIONS
+        )
     if not may_act(principal=principal, action=RETRY_EXECUTIONS, execution=execution):
         raise AccessDenied(details={"action": RETRY_EXECUTIONS})
     if ExecutionState(execution.state) not in TERMINAL_STATES:

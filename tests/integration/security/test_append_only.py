@@ -25,7 +25,7 @@ COLUMNS = {AuditEvent: "outcome", AuditSeal: "hash", AuditHead: "hash"}
 @pytest.fixture(autouse=True)
 def _record() -> None:
     ensure_keys()
-    record_event(action="a.b", resource=Resource(kind="thing", name="a"), outcome="done")
+    record_event(action="execution.ended", resource=Resource(kind="execution", name="a"), outcome="done")
     services.seal_events()
     services.sign_chain(interval=timedelta(0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -154,8 +155,13 @@ def test_looking_needs_its_permission(client: Client) -> None:
 
 
 def test_nothing_that_is_recorded_becomes_markup(console: Client) -> None:
-    event = record(
-        action=HOSTILE, resource=(HOSTILE, HOSTILE), outcome=HOSTILE, trace_id=HOSTILE[:32], data={HOSTILE: HOSTILE}
+    event = AuditEvent.objects.create(
+        action=HOSTILE,
+        resource_kind=HOSTILE,
+        resource_name=HOSTILE,
+        outcome=HOSTILE,
+        trace_id=HOSTILE[:32],
+        data_json=json.dumps({HOSTILE: HOSTILE}),
     )
     for page in (get_text(console, LIST), get_text(console, "admin:security_auditevent_change", event.pk)):
         assert "<script>alert" not in page
@@ -179,7 +185,7 @@ def test_the_list_asks_the_same_of_the_database_however_long_it_is(console: Clie
 def test_the_chain_is_shown_and_searched_by_position(console: Client) -> None:
     ensure_keys()
     for _ in range(3):
-        record_event(action="a.b", resource=Resource(kind="thing", name="x"), outcome="done")
+        record_event(action="execution.ended", resource=Resource(kind="execution", name="x"), outcome="done")
     services.seal_events()
     page = console.get("/admin/security/auditevent/").content.decode()
     assert "As it was sealed" in page

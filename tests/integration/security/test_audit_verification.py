@@ -38,7 +38,10 @@ def _chain() -> None:
     ensure_keys()
     for position in range(1, LENGTH + 1):
         record_event(
-            action="a.b", resource=Resource(kind="thing", name=f"é{position}"), outcome="done", data={"n": "\u2028\n"}
+            action="execution.ended",
+            resource=Resource(kind="execution", name=f"é{position}"),
+            outcome="done",
+            data={"code": "\u2028\n"},
         )
         services.seal_events()
         if position in HEADS_AT:
@@ -225,7 +228,7 @@ def test_a_range_does_not_answer_for_the_rest(tampered: Tampered) -> None:
 def test_the_newest_part_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert selectors.verify_recent(find_key=services.find_audit_key).findings == []
     for _ in range(3):
-        record_event(action="a.b", resource=Resource(kind="thing", name="new"), outcome="done")
+        record_event(action="execution.ended", resource=Resource(kind="execution", name="new"), outcome="done")
     services.seal_events()
     # Behind the last head.
     result = verify(first=9)
@@ -316,7 +319,7 @@ def test_an_export_verifies_offline(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_an_export_signs_what_is_not_signed_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record_event(action="a.b", resource=Resource(kind="thing", name="new"), outcome="done")
+    record_event(action="execution.ended", resource=Resource(kind="execution", name="new"), outcome="done")
     services.seal_events()
     lines = export(tmp_path / "audit.jsonl")
     assert json.loads(lines[-1])["head"]["position"] == LENGTH + 1

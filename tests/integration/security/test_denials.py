@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection, transaction
 from django.test import AsyncClient, Client
 
-from protocol.errors import MCPError
+from protocol.acting import acting
+from protocol.admin import tell_refusal
+from protocol.errors import AccessDenied, MCPError
 from protocol.ports import Denial, Door
-from security.models import AuditEvent
+from security.models import Account, AuditEvent
+from security.selectors import get_account_principal
 from security.services.denials import DenialRecorder, submit_denial
+from tests.factories import allow, create_role, create_service, ensure_builtin_roles, issue_key
+from tests.services import wait_until
+from tools.errors import ToolUnavailable
+from tools.services import load_tools, synchronise_tools
 
 strikes = pytest.mark.django_db(transaction=True)
 
@@ -186,3 +196,76 @@ def test_who_comes_as_the_thread_is_about_to_end_is_not_forgotten() -> None:
         groups = recorder._wait()
     assert groups is not None
     assert [group.waiting for group in groups] == [[waiter]]
+
+
+def describe_missing(agent: Account, tool: str) -> dict[str, Any]:
+    """What an agent over HTTP is told of a tool, without what differs from one request to the next."""
+    key = issue_key(account=agent).secret
+    answer = async_to_sync(AsyncClient().get)(f"/api/v1/tools/{tool}/", headers={"authorization": f"Bearer {key}"})
+    told: dict[str, Any] = answer.json()
+    return {"status": answer.status_code, **{name: told[name] for name in told if name not in ("trace_id", "instance")}}
+
+
+@strikes
+def test_what_may_not_be_seen_is_a_denial_that_nobody_is_told_of() -> None:
+    ensure_builtin_roles()
+    load_tools()
+    synchronise_tools()
+    role = create_role(grants=[allow("tools.view", "tool:files.*")])
+    agent = create_service(roles=[role.name])
+    hidden = describe_missing(agent, "text.count_words")
+    missing = describe_missing(agent, "text.count_nothing")
+    in_reach = describe_missing(agent, "files.nothing")
+    assert hidden["status"] == 404
+    assert hidden["code"] == "tool.not_found"
+    for other, name in ((missing, "text.count_nothing"), (in_reach, "files.nothing")):
+        assert str(other).replace(name, "text.count_words") == str(hidden)
+    wait_until(lambda: count_codes() == {"security.access_denied": 2, "tool.not_found": 1}, what="the events")
+    assert {json.loads(event.data_json).get("action") for event in list_denials()} >= {"tools.view"}
+    assert {event.actor_id for event in list_denials()} == {agent.id}
+
+
+@strikes
+def test_a_limit_that_was_reached_is_counted_and_not_waited_for() -> None:
+    recorder = DenialRecorder()
+    limited = make_denial()
+    recorder.submit(limited).result(10)
+    counted = [
+        recorder.submit(dataclasses.replace(limited, code="security.rate_limited", is_awaited=False)) for _ in range(9)
+    ]
+    assert all(waiter.done() for waiter in counted)
+    wait_until(lambda: count_codes() == {"security.access_denied": 1, "security.rate_limited": 9}, what="the event")
+    assert len(list_denials()) == 2
+
+
+@strikes
+def test_what_is_counted_does_not_fail_with_the_database(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = DenialRecorder()
+    with away("security_auditevent"):
+        recorder.submit(dataclasses.replace(make_denial(), is_awaited=False)).result(0)
+        wait_until(lambda: "1 refusals that were told could not be recorded" in caplog.text, what="the line")
+
+
+def count_codes() -> Counter[str]:
+    """How many of each code the events tell of."""
+    codes: Counter[str] = Counter()
+    for event in list_denials():
+        data = json.loads(event.data_json)
+        codes.update(data.get("codes", {event.outcome: data["count"]}))
+    return codes
+
+
+@pytest.mark.django_db
+def test_what_the_console_refuses_in_a_page(operator: Account) -> None:
+    principal = get_account_principal(account=operator)
+    refusal = AccessDenied(details={"action": "sessions.revoke"})
+    with acting(
+        find_principal=lambda: principal, trace_id="b" * 32, remote_address="192.0.2.7", request="POST /admin/x/"
+    ):
+        assert refusal.code in tell_refusal(refusal)
+        assert "tool.unavailable" in tell_refusal(ToolUnavailable())
+    (event,) = list_denials()
+    assert (event.outcome, event.actor_id, event.trace_id) == ("security.access_denied", operator.id, "b" * 32)
+    assert event.resource_name == "POST /admin/x/"
+    data = json.loads(event.data_json)
+    assert (data["door"], data["action"], data["address"]) == ("console", "sessions.revoke", "192.0.2.7")

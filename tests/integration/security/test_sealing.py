@@ -22,7 +22,9 @@ NO_WAIT = timedelta(0)
 
 
 def record(name: str = "a") -> AuditEvent:
-    return record_event(action="a.b", resource=Resource(kind="thing", name=name), outcome="done", data={"n": 1})
+    return record_event(
+        action="execution.ended", resource=Resource(kind="execution", name=name), outcome="done", data={"code": 1}
+    )
 
 
 def seal_all() -> int:
@@ -74,7 +76,7 @@ def test_more_than_a_batch() -> None:
 @pytest.mark.django_db
 def test_an_old_event_that_comes_late_is_sealed_all_the_same() -> None:
     """Whatever its id and time say: a transaction that was open for long commits behind the sealer."""
-    late = AuditEvent(action="a.b", resource_kind="k", resource_name="late", outcome="o")
+    late = AuditEvent(action="execution.ended", resource_kind="k", resource_name="late", outcome="o")
     record()
     assert seal_all() == 1
     late.save(force_insert=True)
@@ -176,3 +178,19 @@ def test_times_keep_their_microseconds() -> None:
     assert event is not None
     stored = AuditEvent.objects.get()
     assert datetime.strptime(str(event["at"]), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC) == stored.at
+
+
+@pytest.mark.django_db
+def test_a_head_is_signed_although_the_clock_went_back() -> None:
+    ensure_keys()
+    record("a")
+    seal_all()
+    assert services.sign_chain() is not None
+    AuditChain.objects.update(head_signed_at=timezone.now() + timedelta(hours=3))
+    record("b")
+    seal_all()
+    assert services.sign_chain() is not None, "the last head's time is in the future"
+    record("c")
+    seal_all()
+    assert services.sign_chain() is None, "it is younger than the interval"
+    assert verify() == []

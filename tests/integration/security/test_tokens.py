@@ -359,6 +359,7 @@ def test_a_spent_token_that_comes_again_later_revokes_its_family(caplog: pytest.
     assert list_audited() == [
         ("tokens.issue", "issued"),
         ("tokens.issue", "issued"),
+        ("tokens.refresh", "refreshed"),
         ("tokens.reuse", "revoked"),
     ]
     event = AuditEvent.objects.get(action="tokens.reuse")
@@ -419,7 +420,11 @@ def test_either_token_revokes_the_whole_family_once(kind: str) -> None:
     for pair in (first, second):
         assert get_refusal(lambda pair=pair: show(pair.access)) == "security.authentication_failed"  # type: ignore[misc]
     assert get_refusal(lambda: refresh(second.refresh)) == "security.token_revoked"
-    assert list_audited() == [("tokens.issue", "issued"), ("tokens.revoke", "revoked")]
+    assert list_audited() == [
+        ("tokens.issue", "issued"),
+        ("tokens.refresh", "refreshed"),
+        ("tokens.revoke", "revoked"),
+    ]
     event = AuditEvent.objects.get(action="tokens.revoke")
     assert event.actor_id == IssuedToken.objects.get(id=first.access_jti).account_id
     assert event.trace_id == TRACE

@@ -142,3 +142,25 @@ def test_every_denial_is_counted_once_and_writes_are_bounded(arrivals: list[tupl
             by_source.setdefault(str(group.first.remote_address), []).append(at)
     for times in by_source.values():
         assert all(later - earlier >= 0.999 for earlier, later in itertools.pairwise(times))
+
+
+def test_what_nobody_waits_for_is_counted_with_the_rest() -> None:
+    ledger = DenialLedger()
+    add(ledger, make_denial(), 10.0)
+    assert take_counts(ledger, 10.0) == [1]
+    for _ in range(MAX_WAITING_A_SOURCE * 2):
+        ledger.add(make_denial(code="security.rate_limited"), None, now=10.1)
+    waiter = add(ledger, make_denial(), 10.2)
+    (group,) = ledger.take(now=11.0)
+    assert group.codes == {"security.rate_limited": MAX_WAITING_A_SOURCE * 2, "security.access_denied": 1}
+    assert group.waiting == [waiter]
+
+
+def test_no_more_sources_are_kept_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(denials, "MAX_WAITING", 3)
+    ledger = DenialLedger()
+    for number in range(3):
+        ledger.add(make_denial(f"192.0.2.{number}"), None, now=1.0)
+    with pytest.raises(LedgerFull):
+        ledger.add(make_denial("192.0.2.9"), None, now=1.0)
+    ledger.add(make_denial("192.0.2.1"), None, now=1.0)
