@@ -5,6 +5,7 @@ import os
 import sys
 
 from mcp_site.errors import StartRefused
+from protocol.errors import Misconfigured
 
 
 def main() -> int:
@@ -20,6 +21,9 @@ def main() -> int:
     except StartRefused as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except Misconfigured as error:
+        sys.stderr.write(f"error: {error.message}\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         return 130

@@ -21,6 +21,7 @@ HOUSEKEEPING: Final = frozenset(
         "security.sweep_port_leases",
         "security.advance_rotations",
         "security.reseal_stragglers",
+        "security.warn_of_aged_keys",
     }
 )
 

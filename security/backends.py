@@ -1,11 +1,14 @@
-"""Django's way to a person by name and password: for the console, which any other caller of ``authenticate`` shares."""
+"""Django's ways to a person: by name and password, for the console and whoever else calls ``authenticate``; and by a
+provider's word, of which only the sessions are looked at here.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth.backends import ModelBackend
+from django.conf import settings
+from django.contrib.auth.backends import BaseBackend, ModelBackend
 from django.http import HttpRequest
 
 from protocol.domain.addresses import read_address
@@ -34,7 +37,6 @@ class PasswordBackend(ModelBackend):
             LockedOut: there were too many wrong ones.
             IpDenied: they are right, and the account is not let in from there.
             MCPError: the refusal cannot be recorded.
-            MCPError: the refusal cannot be recorded.
         """
         if username is None or password is None:
             return None
@@ -58,3 +60,19 @@ class PasswordBackend(ModelBackend):
     ) -> Account | None:
         # Django's own asks no counter.
         return await sync_to_async(self.authenticate)(request, username, password, code=code)
+
+
+class ProviderBackend(BaseBackend):
+    """Whom a session is that was opened by a provider's word (``services.sign_on``); it lets nobody in itself.
+
+    What such a session stands on is looked at with each request: the provider is the configured one, the account is
+    linked with a subject of its, active, and staff.
+    """
+
+    def get_user(self, user_id: Any) -> Account | None:
+        return Account.objects.filter(
+            pk=user_id, is_active=True, is_staff=True, provider_links__issuer=settings.MCP.oidc_issuer
+        ).first()
+
+    async def aget_user(self, user_id: Any) -> Account | None:
+        return await sync_to_async(self.get_user)(user_id)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from django.apps import AppConfig
+from django.contrib.auth import BACKEND_SESSION_KEY
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
@@ -31,6 +32,11 @@ from security.models import Account, AddressRule, ApiKey, Grant, Limit, Role
 
 HARMLESS_FIELDS: Final = frozenset({"last_login", "last_used_at", "last_used_from", "name", "display_name", "email"})
 """Of accounts and keys: a change of these alone changes nobody's rights. Each sign-in to the console is one."""
+SIGN_IN_METHODS: Final = {
+    "security.backends.PasswordBackend": "password",
+    "security.backends.ProviderBackend": "openid_connect",
+}
+"""What the record calls the ways into the console."""
 M2M_CHANGES: Final = frozenset({"post_add", "post_remove", "post_clear"})
 
 
@@ -149,10 +155,12 @@ for through in services.MEMBERSHIPS:
 @receiver(user_logged_in, dispatch_uid="security.record.sign_in")
 def record_sign_in(*, user: Any, request: HttpRequest | None = None, **_: Any) -> None:
     """A person signed in to the console."""
+    backend = None if request is None else request.session.get(BACKEND_SESSION_KEY)
     services.record_console(
         account=user,
         action=services.SIGN_IN,
         remote_address=get_address(request),
+        method=SIGN_IN_METHODS.get(str(backend)),
         second_factor=None if request is None else request.session.get(services.SHOWN_FACTOR),
     )
 

@@ -42,3 +42,9 @@ def advance_rotations() -> None:
 def reseal_stragglers() -> None:
     """Seal anew what came to lie under a key that is retired."""
     services.reseal_stragglers(seconds=ROTATION_SECONDS)
+
+
+@shared_task(name="security.warn_of_aged_keys")
+def warn_of_aged_keys() -> None:
+    """Say once a day which keys of the ring should be replaced."""
+    services.warn_of_aged_keys()

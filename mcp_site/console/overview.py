@@ -19,6 +19,7 @@ from msgspec import Struct
 from protocol.domain.messages import Priority
 from protocol.selectors import count_connected_sessions
 from protocol.sessions import LOST_AFTER
+from security.selectors import list_aged_keys
 from tools import selectors
 from tools.admin.labels import EXECUTION_COLOURS, make_label
 from tools.domain.states import TERMINAL_STATES, ExecutionState
@@ -82,7 +83,11 @@ def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
         }
     if request.user.has_perm("tools.view_workerlease"):
         figures.append(make_worker_figure())
-    return context | {"figures": figures, "first_run_files": list_first_run_files(settings.MCP.data_dir)}
+    return context | {
+        "figures": figures,
+        "first_run_files": list_first_run_files(settings.MCP.data_dir),
+        "aged_keys": list_aged_keys(now=timezone.now()) if request.user.is_superuser else [],
+    }
 
 
 def make_session_figure() -> Figure:

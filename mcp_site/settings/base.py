@@ -220,6 +220,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "purge port leases": {"task": "security.purge_port_leases", "schedule": 3600.0},
     "advance rotations": {"task": "security.advance_rotations", "schedule": 2.0},
     "reseal stragglers": {"task": "security.reseal_stragglers", "schedule": 3600.0},
+    "warn of aged keys": {"task": "security.warn_of_aged_keys", "schedule": 86_400.0},
     "purge credentials": {"task": "security.purge_credentials", "schedule": 300.0},
 }
 CELERY_DB_REUSE_MAX = 10_000
@@ -232,6 +233,9 @@ if MCP.bind not in ("0.0.0.0", "::", *ALLOWED_HOSTS):  # noqa: S104  # compared,
 
 # Counts wrong passwords; whoever adds a backend adds a way around that.
 AUTHENTICATION_BACKENDS = ["security.backends.PasswordBackend"]
+if MCP.oidc_issuer:
+    # Without it, sessions that a provider's word has opened end.
+    AUTHENTICATION_BACKENDS.append("security.backends.ProviderBackend")
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.ScryptPasswordHasher",
@@ -300,5 +304,8 @@ LOGGING: dict[str, Any] = {
         "fido2": {"level": "WARNING"},
         # At DEBUG it writes the headers of responses, with the cookies that they set.
         "httpcore2": {"level": "WARNING"},
+        # At INFO it writes a line for each request, which who made it tells better; Authlib at DEBUG writes verifiers.
+        "httpx2": {"level": "WARNING"},
+        "authlib": {"level": "WARNING"},
     },
 }

@@ -13,12 +13,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from mcp_site.errors import BadEnvironment
-from mcp_site.settings.rules import check_ports, check_transport, check_urls
+from mcp_site.settings.rules import check_openid, check_ports, check_transport, check_urls
 from mcp_site.settings.values import (
     Network,
     check_master_key,
@@ -36,6 +37,7 @@ from mcp_site.settings.variables import (
     name_variable,
     refuse_near_misses,
 )
+from security.domain.openid import Provider
 from security.domain.port_ranges import PortPool, make_pool
 
 CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY", "MCP_FINGERPRINT", "MCP_SIGNING_KEY"})
@@ -194,6 +196,49 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     webauthn: Annotated[
         bool, Meta(description="Offer passkeys (WebAuthn) as a second factor in the console; needs TLS or `localhost`.")
     ] = False
+    oidc_issuer: Annotated[
+        str,
+        Meta(
+            max_length=500,
+            description="Let staff sign on to the console by the OpenID Connect provider of this issuer, an `https://`"
+            " URL; with `MCP_OIDC_CLIENT_ID` and `MCP_OIDC_CLIENT_SECRET`.",
+        ),
+    ] = ""
+    oidc_client_id: Annotated[str, Meta(description="What the provider calls this server.")] = ""
+    oidc_client_secret: Annotated[str, Meta(description="What this server shows to the provider.", extra=_SECRET)] = ""
+    oidc_name: Annotated[
+        str, Meta(max_length=60, description="What the button calls the provider; without it its host name.")
+    ] = ""
+    oidc_scopes: Annotated[
+        tuple[str, ...], Meta(description="What the provider is asked for, comma-separated; `openid` is among them.")
+    ] = ("openid", "email", "profile")
+    oidc_signing_algorithm: Annotated[
+        Literal["RS256", "PS256", "ES256", "ES384"],
+        Meta(description="What the provider signs ID tokens with; no other is taken, whatever a token says."),
+    ] = "RS256"
+    oidc_account_claim: Annotated[
+        str,
+        Meta(
+            max_length=100,
+            description="By which claim an account is found at the first sign-on: `email`, which the provider must have"
+            " verified, is the account's; any other is its username; `none`: an operator links accounts.",
+        ),
+    ] = "email"
+    oidc_required_claim: Annotated[
+        str,
+        Meta(
+            max_length=300,
+            description="A claim without which nobody is let in, with its value or one of its values, as"
+            " `groups=operators`.",
+        ),
+    ] = ""
+    oidc_second_factor_values: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Values of the claims `amr` or `acr`, comma-separated, with which the second factor was shown"
+            " to the provider, as `mfa`; without any, the server's own is asked for."
+        ),
+    ] = ()
     console_idle_minutes: Annotated[
         int, Meta(ge=1, le=10_080, description="How long somebody stays signed in to the console who does nothing.")
     ] = 60
@@ -237,6 +282,15 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     port_quarantine_seconds: Annotated[
         float, Meta(ge=1, le=2_592_000, description="How long a port is leased to nobody after something else held it.")
     ] = 300
+    key_warning_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="The age at which the console and the log begin to ask for a key of the ring to be replaced; 0:"
+            " never.",
+        ),
+    ] = 365
 
     default_tool_timeout_seconds: Annotated[
         float, Meta(gt=0, le=86_400, description="How long a tool may run when it states no timeout itself.")
@@ -253,6 +307,10 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     failpoints: Annotated[
         bool, Meta(description="For tests: processes kill themselves at armed points.", extra=_INTERNAL)
     ] = False
+    key_wait_seconds: Annotated[
+        float,
+        Meta(ge=0.5, le=10, description="For tests: how long a rotation waits for every process.", extra=_INTERNAL),
+    ] = 10
     max_output_size_bytes: Annotated[
         int, Meta(ge=1024, le=64 * 1024 * 1024, description="The largest output of a tool, as JSON.")
     ] = 1_048_576
@@ -284,6 +342,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         check_urls(self)
         check_master_key(self.master_key, sources=[name_variable(f) for f in MASTER_KEY_FIELDS if getattr(self, f)])
         check_ports(self)
+        check_openid(self)
         if self.default_tool_timeout_seconds > self.max_tool_timeout_seconds:
             raise ValueError("MCP_DEFAULT_TOOL_TIMEOUT_SECONDS: must not be above MCP_MAX_TOOL_TIMEOUT_SECONDS")
 
@@ -309,6 +368,23 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
     def http_networks(self) -> tuple[Network, ...]:
         """``http_allowed_networks`` as networks."""
         return parse_networks(self.http_allowed_networks, name="MCP_HTTP_ALLOWED_NETWORKS")
+
+    @property
+    def openid_provider(self) -> Provider | None:
+        """The provider that staff may sign on by; ``None``: there is none."""
+        if not self.oidc_issuer:
+            return None
+        return Provider(
+            issuer=self.oidc_issuer,
+            client_id=self.oidc_client_id,
+            client_secret=self.oidc_client_secret,
+            name=self.oidc_name or str(urlsplit(self.oidc_issuer).hostname),
+            scopes=self.oidc_scopes,
+            signing_algorithm=self.oidc_signing_algorithm,
+            account_claim=self.oidc_account_claim,
+            required_claim=self.oidc_required_claim,
+            second_factor_values=self.oidc_second_factor_values,
+        )
 
     @property
     def port_pool(self) -> PortPool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from mcp_site.settings.values import is_address, is_service_url
 from mcp_site.settings.variables import name_variable
+from security.domain.openid import is_issuer, split_required_claim
 from security.domain.port_ranges import make_pool
 
 if TYPE_CHECKING:
@@ -57,3 +58,21 @@ def check_urls(environment: Environment) -> None:
             raise ValueError(f"{name_variable(field)}: expected a URL that begins with {expected}")
     if environment.celery_broker_url is not None and "://" not in environment.celery_broker_url:
         raise ValueError("CELERY_BROKER_URL: expected a URL")
+
+
+def check_openid(environment: Environment) -> None:
+    """Raise ``ValueError``, which names the variable, where they do not fit together."""
+    needed = ("oidc_issuer", "oidc_client_id", "oidc_client_secret")
+    missing = [name_variable(field) for field in needed if not getattr(environment, field)]
+    if missing and len(missing) < len(needed):
+        together = ", ".join(name_variable(field) for field in needed)
+        raise ValueError(f"{missing[0]}: {together} go together")
+    if environment.oidc_issuer and not is_issuer(environment.oidc_issuer):
+        raise ValueError("MCP_OIDC_ISSUER: expected an https:// URL without a query; http:// on loopback only")
+    if "openid" not in environment.oidc_scopes:
+        raise ValueError("MCP_OIDC_SCOPES: openid must be among them")
+    if environment.oidc_required_claim:
+        try:
+            split_required_claim(environment.oidc_required_claim)
+        except ValueError as error:
+            raise ValueError(f"MCP_OIDC_REQUIRED_CLAIM: {error}") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.core.exceptions import ValidationError
@@ -15,12 +17,14 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.forms import AdminPasswordChangeForm, BaseDialogForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from protocol.admin import get_row, lead_to, tell_refusal
 from protocol.errors import MCPError
 from protocol.link import make_trace_id
 from security import selectors, services
 from security.admin.permissions import SuperuserWrites, get_actor, get_principal
+from security.domain.openid import MAX_SUBJECT_LENGTH
 from security.models import Account
 
 
@@ -62,6 +66,16 @@ class AccountPasswordForm(AdminPasswordChangeForm):
         return cast("Account", self.user)
 
 
+class SubjectForm(BaseDialogForm):
+    """Who an account is at the provider of OpenID Connect."""
+
+    subject = forms.CharField(
+        max_length=MAX_SUBJECT_LENGTH,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="The claim sub, exactly as the provider writes it.",
+    )
+
+
 @admin.register(Account)
 class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # not subscriptable at run time
     form = AccountChangeForm
@@ -82,10 +96,14 @@ class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignor
     ordering = ["username"]
     autocomplete_fields = ["roles"]
     filter_horizontal = ["groups", "user_permissions"]
-    readonly_fields = ["id", "kind", "second_factor", "last_login", "created_at", "limits_left"]
-    actions_detail = ["sign_out", "reset_second_factor"]
+    readonly_fields = ["id", "kind", "second_factor", "signs_on_as", "last_login", "created_at", "limits_left"]
+    actions_detail = ["sign_out", "reset_second_factor", "link_subject", "unlink_subject"]
     fieldsets = [
-        (None, {"fields": ["username", "password", "kind", "display_name", "email", "is_active", "second_factor"]}),
+        (
+            None,
+            {"fields": ["username", "password", "kind", "display_name", "email", "is_active"]},
+        ),
+        ("Signing in", {"fields": ["second_factor", "signs_on_as"]}),
         ("As an agent or operator", {"fields": ["roles", "security_level_max"]}),
         ("In the console", {"fields": ["is_staff", "is_superuser", "groups", "user_permissions"]}),
         ("Limits", {"fields": ["limits_left"]}),
@@ -191,9 +209,20 @@ class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignor
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         account = self.get_object(request, object_id)
         offered: list[Any] = super().get_actions_detail(request, object_id)
-        if account and account.has_second_factor:
-            return offered
-        return [each for each in offered if not each.action_name.endswith("reset_second_factor")]
+        missing = set() if account is None else self._list_missing(account)
+        return [each for each in offered if not any(each.action_name.endswith(name) for name in missing)]
+
+    def _list_missing(self, account: Account) -> set[str]:
+        """Actions that there is nothing to act on for."""
+        link = selectors.get_provider_link(account=account, issuer=settings.MCP.oidc_issuer)
+        can_link = bool(settings.MCP.oidc_issuer) and not account.is_service and link is None
+        there = {
+            "reset_second_factor": account.has_second_factor,
+            # The one's name ends in the other's.
+            "_link_subject": can_link,
+            "unlink_subject": link is not None,
+        }
+        return {name for name, is_there in there.items() if not is_there}
 
     @action(
         description="Reset second factor",
@@ -213,4 +242,62 @@ class AccountAdmin(SuperuserWrites, DjangoUserAdmin, ModelAdmin):  # type: ignor
         if services.reset_second_factor(account=account, principal=get_principal(request), trace_id=make_trace_id()):
             self.log_change(request, account, "Reset the second factor.")
             self.message_user(request, "The account has no second factor any more.", messages.SUCCESS)
+        return lead_to(self, account.pk)
+
+    @display(description="signs on as")
+    def signs_on_as(self, obj: Account) -> str:
+        link = selectors.get_provider_link(account=obj, issuer=settings.MCP.oidc_issuer)
+        return f"{link.subject} of {link.issuer}" if link else "not linked"
+
+    @action(
+        description="Link with the provider",
+        icon="link",
+        permissions=["reset"],
+        dialog={
+            "title": "Link this account with the OpenID Connect provider?",
+            "description": "Whoever the provider names so signs on to the console as this account.",
+            "form_class": SubjectForm,
+            "form_submit_text": "Link",
+        },
+    )
+    def link_subject(self, request: HttpRequest, form: SubjectForm, object_id: str) -> HttpResponse:
+        account: Account = get_row(self, request, object_id)
+        try:
+            services.link_account(
+                account=account,
+                issuer=settings.MCP.oidc_issuer,
+                subject=form.cleaned_data["subject"],
+                principal=get_principal(request),
+                trace_id=make_trace_id(),
+            )
+        except ValidationError as error:
+            self.message_user(request, error.messages[0], messages.ERROR)
+        else:
+            self.log_change(request, account, "Linked with the provider.")
+            self.message_user(request, "The account is linked.", messages.SUCCESS)
+        return lead_to(self, account.pk)
+
+    @action(
+        description="Unlink from the provider",
+        icon="link_off",
+        variant=ActionVariant.DANGER,
+        permissions=["reset"],
+        dialog={
+            "title": "Unlink this account from the OpenID Connect provider?",
+            "description": "Console sign-ins by the provider end. The next sign-on by whomever the provider names with"
+            " this account's claim links it again; empty its e-mail, or make it inactive, where it must not.",
+            "form_class": None,
+            "form_submit_text": "Unlink",
+        },
+    )
+    def unlink_subject(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        account: Account = get_row(self, request, object_id)
+        if services.unlink_account(
+            account=account,
+            issuer=settings.MCP.oidc_issuer,
+            principal=get_principal(request),
+            trace_id=make_trace_id(),
+        ):
+            self.log_change(request, account, "Unlinked from the provider.")
+            self.message_user(request, "The account is no longer linked.", messages.SUCCESS)
         return lead_to(self, account.pk)

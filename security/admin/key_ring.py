@@ -11,7 +11,7 @@ from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 
 from protocol.admin import ReadOnlyAdmin, get_row, lead_to
-from security import services
+from security import selectors, services
 from security.admin.permissions import get_actor, get_principal
 from security.domain.key_states import KeyPurpose, RingKeyState
 from security.models import EncryptionKey
@@ -40,6 +40,14 @@ class EncryptionKeyAdmin(ReadOnlyAdmin):
         (None, {"fields": ["id", "purpose", "use", "state_label", "algorithm", "master_key_id", "sealed_values"]}),
         ("When", {"fields": ["created_at", "activates_at", "activated_at", "replaced_at", "retired_at"]}),
     ]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        if self.has_view_permission(request):
+            now = timezone.now()
+            for key in selectors.list_aged_keys(now=now):
+                text = f"Key {key.id} ({key.get_purpose_display()}) is in use for {key.get_days_in_use(now=now)} days."
+                self.message_user(request, f"{text} Replace it: its page has a button for it.", messages.WARNING)
+        return super().changelist_view(request, extra_context)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return get_actor(request).is_superuser

@@ -11,8 +11,9 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from django.conf import settings
 from django.contrib import admin
-from django.contrib.auth import REDIRECT_FIELD_NAME, login
+from django.contrib.auth import REDIRECT_FIELD_NAME, load_backend, login
 from django.contrib.auth.views import LoginView
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
@@ -26,10 +27,12 @@ from unfold.forms import AuthenticationForm
 from protocol.api.authentication import get_remote_address
 from protocol.errors import AuthenticationFailed, IpDenied, SecurityError
 from security import services
+from security.domain.openid import Provider
 from security.errors import LockedOut
 from security.models import Account
 
-BACKEND: Final = "security.backends.PasswordBackend"
+PASSWORD_BACKEND: Final = "security.backends.PasswordBackend"  # noqa: S105  # the name of a class
+PROVIDER_BACKEND: Final = "security.backends.ProviderBackend"
 PENDING: Final = "pending_sign_in"
 PENDING_SECONDS: Final = 600
 """How long the second step may come after the first."""
@@ -39,13 +42,28 @@ FRESH_SECONDS: Final = 600
 AGAIN: Final = "again"
 """In the query: who is signed in signs in once more."""
 
+REFUSED: Final = "refused"
+"""In the query: one of the next, why a sign-on by the provider was not taken."""
+REFUSALS: Final = {
+    "away": "The provider does not answer. Sign in with your password, or try again later.",
+    "again": "The sign-on was not begun in this browser, or took too long. Begin again.",
+    "provider": "The provider did not let you sign on.",
+    "not_taken": "The sign-on was not taken. Begin again; where that does not help, ask whoever runs this server.",
+    "no_account": "No account of this server lets you in. Ask whoever runs it.",
+    "ip_denied": "This account is not let in from your address.",
+    "locked_out": "Too many sign-ins from your address were wrong. Try again later.",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """Somebody whose password was right, and whose second factor is still to come."""
+    """Somebody whose first factor was right, and whose second is still to come."""
 
     account: Account
     next_url: str
+    backend: str = PASSWORD_BACKEND
+    shown_at: int | None = None
+    """When the person showed who they are, in seconds since 1970, where that was not just now; 0: nobody knows."""
 
 
 class ConsoleLoginForm(AuthenticationForm):
@@ -76,18 +94,14 @@ class ConsoleLoginView(LoginView):
     """Django's, which lets in whom the password is enough for, and leads others on."""
 
     def form_valid(self, form: Any) -> HttpResponse:
-        account: Account = form.get_user()
-        next_url = self.get_success_url()
-        if not account.needs_second_factor:
-            return complete_sign_in(self.request, Pending(account=account, next_url=next_url))
-        begin_sign_in(self.request, account=account, next_url=next_url)
-        return redirect("admin:second_factor" if account.has_second_factor else "admin:second_factor_begin")
+        return lead_on(self.request, Pending(account=form.get_user(), next_url=self.get_success_url()))
 
 
 @never_cache
 def show_login(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
     """In the place of ``AdminSite.login``."""
-    if request.method == "GET" and admin.site.has_permission(request) and AGAIN not in request.GET:
+    is_asked = AGAIN in request.GET or REFUSED in request.GET
+    if request.method == "GET" and admin.site.has_permission(request) and not is_asked:
         return redirect("admin:index")
     context = {
         **admin.site.each_context(request),
@@ -97,6 +111,9 @@ def show_login(request: HttpRequest, extra_context: dict[str, Any] | None = None
         "username": request.user.get_username(),
         **(extra_context or {}),
     }
+    provider = settings.MCP.openid_provider
+    if provider is not None:
+        context["sign_on"] = describe_sign_on(request, provider=provider)
     if REDIRECT_FIELD_NAME not in request.GET and REDIRECT_FIELD_NAME not in request.POST:
         context[REDIRECT_FIELD_NAME] = reverse("admin:index")
     view = ConsoleLoginView.as_view(
@@ -105,14 +122,15 @@ def show_login(request: HttpRequest, extra_context: dict[str, Any] | None = None
     return view(request)
 
 
-def begin_sign_in(request: HttpRequest, *, account: Account, next_url: str) -> None:
-    """Remember that the password was right. Whoever was signed in by this session is so no longer."""
+def begin_sign_in(request: HttpRequest, *, account: Account, next_url: str, backend: str = PASSWORD_BACKEND) -> None:
+    """Remember that the first factor was right. Whoever was signed in by this session is so no longer."""
     request.session.flush()
     request.session[PENDING] = {
         "account": str(account.id),
         "stamp": account.get_session_auth_hash(),
         "until": time.time() + PENDING_SECONDS,
         "next": next_url,
+        "backend": backend,
     }
 
 
@@ -121,30 +139,54 @@ def get_pending(request: HttpRequest) -> Pending | None:
     found = request.session.get(PENDING)
     if found is None or found["until"] < time.time():
         return None
-    account = Account.objects.filter(id=uuid.UUID(found["account"]), is_active=True, is_staff=True).first()
-    if account is None or not constant_time_compare(account.get_session_auth_hash(), found["stamp"]):
+    if found["backend"] not in settings.AUTHENTICATION_BACKENDS:
         return None
-    return Pending(account=account, next_url=found["next"])
+    account = load_backend(found["backend"]).get_user(uuid.UUID(found["account"]))
+    if account is None or not account.is_active or not account.is_staff:
+        return None
+    if not constant_time_compare(account.get_session_auth_hash(), found["stamp"]):
+        return None
+    return Pending(account=account, next_url=found["next"], backend=found["backend"])
 
 
 def complete_sign_in(request: HttpRequest, pending: Pending, *, second_factor: str | None = None) -> HttpResponse:
     """Sign in whose every step was right; the session gets a new key. ``second_factor`` is the kind that was shown."""
-    sign_in(request, pending.account, second_factor=second_factor)
+    sign_in(request, pending, second_factor=second_factor)
     return redirect(pending.next_url)
 
 
-def sign_in(request: HttpRequest, account: Account, *, second_factor: str | None) -> None:
+def sign_in(request: HttpRequest, pending: Pending, *, second_factor: str | None) -> None:
     """Have the session be the account's from now on."""
     request.session.pop(PENDING, None)
     # For the event of it, by Django's signal.
     request.session[services.SHOWN_FACTOR] = second_factor
-    login(request, account, backend=BACKEND)
-    request.session[FRESH_AT] = int(time.time())
+    login(request, pending.account, backend=pending.backend)
+    request.session[FRESH_AT] = int(time.time()) if pending.shown_at is None else pending.shown_at
+
+
+def describe_sign_on(request: HttpRequest, *, provider: Provider) -> dict[str, Any]:
+    """What the page says of signing on by the provider: its name, where to go on, why the last one was not taken."""
+    refusal = request.GET.get(REFUSED, "")
+    return {
+        "name": provider.name,
+        "next": request.GET.get(REDIRECT_FIELD_NAME, ""),
+        "again": AGAIN in request.GET,
+        "refusal": refusal if refusal in REFUSALS else "",
+        "said": REFUSALS.get(refusal, ""),
+    }
 
 
 def is_fresh(request: HttpRequest) -> bool:
     """Whether who is signed in has shown everything just now, so that it may be changed."""
     return bool(time.time() - request.session.get(FRESH_AT, 0) <= FRESH_SECONDS)
+
+
+def lead_on(request: HttpRequest, pending: Pending) -> HttpResponse:
+    """Let in whom the first factor is enough for, and lead others to the second."""
+    if not pending.account.needs_second_factor:
+        return complete_sign_in(request, pending)
+    begin_sign_in(request, account=pending.account, next_url=pending.next_url, backend=pending.backend)
+    return redirect("admin:second_factor" if pending.account.has_second_factor else "admin:second_factor_begin")
 
 
 def ask_again(next_url: str) -> HttpResponse:

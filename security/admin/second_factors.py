@@ -38,6 +38,7 @@ from security.admin.login import (
     sign_in,
 )
 from security.admin.permissions import get_actor
+from security.admin.sign_on import begin_sign_on, finish_sign_on
 from security.domain.second_factor import MAX_CODE_LENGTH
 from security.errors import LockedOut
 from security.models import Account
@@ -170,7 +171,7 @@ class EnrolView(SecretView):
     def finish(self, account: Account, pending: Pending | None, codes: list[str]) -> HttpResponse:
         """The session goes on with the new factor; the recovery codes are shown, if there are new ones."""
         if pending is not None:
-            sign_in(self.request, account, second_factor="set up")
+            sign_in(self.request, pending, second_factor="set up")
         else:
             update_session_auth_hash(self.request, account)
         next_url = pending.next_url if pending else reverse("admin:second_factors")
@@ -374,6 +375,8 @@ def parse_id(text: str) -> uuid.UUID:
 def list_urls() -> list[URLPattern]:
     """Beside the site's own."""
     return [
+        path("sign-on/", begin_sign_on, name="sign_on"),
+        path("sign-on/callback/", finish_sign_on, name="sign_on_callback"),
         path("second-factor/", admin.site.admin_view(FactorsView.as_view()), name="second_factors"),
         path("second-factor/sign-in/", SignInView.as_view(), name="second_factor"),
         path("second-factor/begin/", BeginView.as_view(), name="second_factor_begin"),

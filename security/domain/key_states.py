@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -62,14 +63,25 @@ ALGORITHMS: Final[Mapping[KeyPurpose, KeyAlgorithm]] = {
 }
 """Fixed by the purpose and written into each key: never taken from what a key opens or verifies."""
 
-SNAPSHOT_AGE: Final = timedelta(seconds=3)
-"""How long a process may go on with the keys that it has read."""
-PUBLISHED_FOR: Final = timedelta(seconds=10)
-"""How long a key is pending: longer than a process, and a reader of the published set, goes on with an older one."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """How long the steps of a rotation wait for each other, so that nobody meets a key that it does not know."""
+
+    snapshot_age: timedelta
+    """How long a process may go on with the keys that it has read."""
+    published_for: timedelta
+    """How long a key is pending: longer than a process, or a reader of the published set, goes on with an older one."""
+    grace: timedelta
+    """After a key was replaced: until then a process that has not read of it may still do its work with it."""
 
 
-GRACE: Final = timedelta(seconds=10)
-"""After a key was replaced: until then a process that has not read of it may still do its work with it."""
+def make_waits(*, seconds: float) -> Waits:
+    """The waits of which the longest is this one: a snapshot lives for a third of it at most."""
+    longest = timedelta(seconds=seconds)
+    return Waits(snapshot_age=longest * 0.3, published_for=longest, grace=longest)
+
+
 SIGNATURES_COUNT_FOR: Final = timedelta(hours=1)
 """How long a replaced identity or audit key is published as one that counts; a handshake is over by then."""
 

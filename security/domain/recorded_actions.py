@@ -25,6 +25,7 @@ _KEY: Final = {
     "master_key_id": "the master key that wraps it",
 }
 _FACTOR: Final = {"kind": "`authenticator app` or `passkey`"}
+_SUBJECT: Final = {"issuer": "the provider", "subject": "whom the provider names so"}
 _RULE: Final = {
     "effect": "`allow` or `deny`",
     "network": "the addresses",
@@ -70,7 +71,8 @@ RECORDED_ACTIONS: Final = (
         kinds=("account",),
         data={
             **_DOOR,
-            "second_factor": "`code`, `passkey`, `set up` (just now), or null where the password was enough",
+            "second_factor": "`code`, `passkey`, `set up` (just now), `the provider's`, or null where none was needed",
+            "method": "`password` or `openid_connect`",
         },
     ),
     AuditAction(name="console.sign_out", summary="A person signed out of the console.", kinds=("account",), data=_DOOR),
@@ -189,6 +191,18 @@ RECORDED_ACTIONS: Final = (
         summary="New recovery codes replaced the old ones.",
         kinds=("account",),
         data=_ACCOUNT_ID,
+    ),
+    AuditAction(
+        name="sign_on.link",
+        summary="An account was linked with a subject of the OpenID Connect provider, at its first sign-on or by hand.",
+        kinds=("account",),
+        data={**_ACCOUNT_ID, **_SUBJECT},
+    ),
+    AuditAction(
+        name="sign_on.unlink",
+        summary="An account's link with a subject of the OpenID Connect provider was ended.",
+        kinds=("account",),
+        data={**_ACCOUNT_ID, **_SUBJECT},
     ),
     # Who may do what
     *_make_changes("account", "An account", "roles", "groups", "user_permissions"),

@@ -19,6 +19,7 @@ from security.models.credentials import ApiKey, IssuedToken, LoginFailure
 from security.models.keys import EncryptionKey
 from security.models.limits import Limit, LimitUsage
 from security.models.port_leases import MAX_HOST_LENGTH, MAX_PURPOSE_LENGTH, PortLease, PortQuarantine
+from security.models.provider_links import MAX_ISSUER_LENGTH, ProviderLink
 from security.models.revocation import RevocationMark
 from security.models.second_factors import AuthenticatorApp, Passkey, RecoveryCode
 from security.models.validators import (
@@ -33,6 +34,7 @@ from security.models.validators import (
 
 __all__ = [
     "MAX_HOST_LENGTH",
+    "MAX_ISSUER_LENGTH",
     "MAX_KEY_NETWORKS",
     "MAX_PURPOSE_LENGTH",
     "MAX_SCOPES",
@@ -58,6 +60,7 @@ __all__ = [
     "Passkey",
     "PortLease",
     "PortQuarantine",
+    "ProviderLink",
     "RecoveryCode",
     "RevocationMark",
     "Role",

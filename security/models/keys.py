@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Length
@@ -96,3 +98,7 @@ class EncryptionKey(models.Model):
             algorithm=KeyAlgorithm(self.algorithm),
             public_key=bytes(self.public_key),
         )
+
+    def get_days_in_use(self, *, now: datetime) -> int:
+        """Since when it does new work, in days; 0 for one that never did."""
+        return 0 if self.activated_at is None else (now - self.activated_at).days

@@ -14,6 +14,7 @@ from security.selectors.accounts import (
     find_account_id,
     get_account,
     get_authenticator_app,
+    get_provider_link,
     has_accounts,
     has_authenticator_app,
     list_accounts_keyed_by,
@@ -54,7 +55,7 @@ from security.selectors.explanations import (
     make_question,
 )
 from security.selectors.identity import get_identity_fingerprint
-from security.selectors.keys import find_key, has_tokens_of, list_keys
+from security.selectors.keys import find_key, has_tokens_of, list_aged_keys, list_keys
 from security.selectors.limits import forget_rules, get_rules, get_used, read_rules, select_rules
 from security.selectors.port_leases import (
     PortLeaseFilters,
@@ -134,6 +135,7 @@ __all__ = [
     "get_last_known_address_rules",
     "get_password_stamp",
     "get_port_lease",
+    "get_provider_link",
     "get_revocation_mark",
     "get_roles_and_grants",
     "get_rules",
@@ -146,6 +148,7 @@ __all__ = [
     "iterate_seals",
     "judge_with_rule",
     "list_accounts_keyed_by",
+    "list_aged_keys",
     "list_allowed",
     "list_command_keys",
     "list_keys",

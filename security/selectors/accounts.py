@@ -6,7 +6,7 @@ import uuid
 
 from django.db.models import QuerySet
 
-from security.models import Account, AuthenticatorApp, Passkey, RecoveryCode
+from security.models import Account, AuthenticatorApp, Passkey, ProviderLink, RecoveryCode
 
 
 def has_accounts() -> bool:
@@ -53,3 +53,8 @@ def list_passkeys(*, account: Account) -> list[Passkey]:
 def count_recovery_codes(*, account: Account) -> int:
     """How many of the account's recovery codes were not used yet."""
     return RecoveryCode.objects.filter(account=account).count()
+
+
+def get_provider_link(*, account: Account, issuer: str) -> ProviderLink | None:
+    """Who the account is at the issuer, if it is linked there."""
+    return ProviderLink.objects.filter(account=account, issuer=issuer).first()

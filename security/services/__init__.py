@@ -36,8 +36,14 @@ from security.services.channels import IdentityKeyAgreer
 from security.services.command_keys import check_public_key, register_command_key, revoke_command_key
 from security.services.first_run import FirstAccounts, ensure_first_accounts
 from security.services.key_making import check_keys, ensure_first_keys
-from security.services.key_rotation import advance_rotations, begin_rotation, list_unfinished, reseal_stragglers
-from security.services.keyring import KeyringVault, get_keyring
+from security.services.key_rotation import (
+    advance_rotations,
+    begin_rotation,
+    list_unfinished,
+    reseal_stragglers,
+    warn_of_aged_keys,
+)
+from security.services.keyring import KeyringVault, get_keyring, get_waits
 from security.services.limiting import SharedLimiter
 from security.services.limits import LimitStanding, delete_limit, list_standings, purge_limit_usage, save_limit
 from security.services.lockout import purge_login_failures
@@ -85,6 +91,7 @@ from security.services.sessions import (
     revoke_session,
     revoke_token_family,
 )
+from security.services.sign_on import SignOnRefused, accept_identity, begin_attempt, link_account, unlink_account
 from security.services.tokens import IssuedTokens, issue_tokens, purge_tokens, refresh_tokens, revoke_token
 
 __all__ = [
@@ -113,8 +120,11 @@ __all__ = [
     "NothingToRotate",
     "Rewrapped",
     "SharedLimiter",
+    "SignOnRefused",
+    "accept_identity",
     "advance_rotations",
     "allocate_port",
+    "begin_attempt",
     "begin_enrolment",
     "begin_rotation",
     "check_code",
@@ -140,10 +150,12 @@ __all__ = [
     "generate_password",
     "get_enrolment",
     "get_keyring",
+    "get_waits",
     "issue_api_key",
     "issue_tokens",
     "lease_port_for_execution",
     "lift_quarantine",
+    "link_account",
     "list_standings",
     "list_unfinished",
     "load_stored",
@@ -192,4 +204,6 @@ __all__ = [
     "sign_in_to_console",
     "sweep_port_leases",
     "synchronise_builtin_roles",
+    "unlink_account",
+    "warn_of_aged_keys",
 ]

@@ -11,12 +11,12 @@ from protocol import statements
 from protocol.ports import Principal, Resource
 from security.domain.key_states import ALGORITHMS, KeyPurpose, RingKeyState
 from security.domain.keyring import make_label, make_secret
-from security.domain.master_keys import NotUnwrapped
+from security.domain.master_keys import MasterKey, NotUnwrapped
 from security.models import EncryptionKey
 from security.selectors import list_keys
 from security.services import audit
 from security.services.keyring import forget_keyring, unwrap_key
-from security.services.master_key import MasterKeyUnusable, get_wrapping_key
+from security.services.master_key import MasterKeyUnusable, forget_master_keys, get_master_keys, get_wrapping_key
 from security.services.revocation import move_revocation_mark
 
 
@@ -46,10 +46,7 @@ def check_keys() -> None:
             unwrap_key(row)
         except NotUnwrapped as error:
             if row.master_key_id != wrapping_id:
-                raise MasterKeyUnusable(
-                    f"the master key ({wrapping_id}) is not the one that wrapped this database's keys "
-                    f"({row.master_key_id}): give MCP_MASTER_KEY that one, or restore its file"
-                ) from error
+                raise _make_refusal(given=wrapping_id, wanted=row.master_key_id) from error
             raise MasterKeyUnusable(
                 f"key {row.id} ({row.purpose}) in the database was changed by something else than this server: "
                 "restore security_encryptionkey from a backup"
@@ -58,7 +55,7 @@ def check_keys() -> None:
 
 def make_key(*, purpose: KeyPurpose, state: RingKeyState, publish_for: timedelta = timedelta(0)) -> EncryptionKey:
     """A new key, wrapped, not saved; active, or pending for so long."""
-    now, secret, master_key = timezone.now(), make_secret(), get_wrapping_key()
+    now, secret, master_key = timezone.now(), make_secret(), get_ring_master_key()
     label = make_label(purpose=purpose, algorithm=ALGORITHMS[purpose], secret=secret)
     return EncryptionKey(
         id=label.id,
@@ -74,6 +71,26 @@ def make_key(*, purpose: KeyPurpose, state: RingKeyState, publish_for: timedelta
     )
 
 
+def get_ring_master_key() -> MasterKey:
+    """The master key that wraps the ring: a new one that is given does not before ``rotate_master_key`` wrapped all.
+
+    So a key that is made meanwhile opens on nodes that have the old one only. To be called with the revocation mark
+    moved, so that the master key does not change between this and what is wrapped.
+
+    Raises:
+        MasterKeyUnusable: there is no master key, or it is not the one that wraps the ring.
+    """
+    in_use = set(EncryptionKey.objects.values_list("master_key_id", flat=True).distinct())
+    if not in_use:
+        return get_wrapping_key()
+    if in_use.isdisjoint(get_master_keys()):
+        forget_master_keys()
+    for key_id, master_key in get_master_keys().items():
+        if key_id in in_use:
+            return master_key
+    raise _make_refusal(given=get_wrapping_key().id, wanted=min(in_use))
+
+
 def record_key_act(*, action: str, key: EncryptionKey, outcome: str, principal: Principal | None = None) -> None:
     """Record what was done to a key; without ``principal`` by the server itself."""
     audit.record_event(
@@ -82,6 +99,13 @@ def record_key_act(*, action: str, key: EncryptionKey, outcome: str, principal: 
         outcome=outcome,
         principal=principal,
         data={"purpose": key.purpose, "algorithm": key.algorithm, "master_key_id": key.master_key_id},
+    )
+
+
+def _make_refusal(*, given: str, wanted: str) -> MasterKeyUnusable:
+    return MasterKeyUnusable(
+        f"the master key ({given}) is not the one that wrapped this database's keys ({wanted}): give MCP_MASTER_KEY "
+        "that one, or restore its file"
     )
 
 

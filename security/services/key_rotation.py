@@ -19,8 +19,6 @@ from protocol import statements
 from protocol.failpoints import failpoint
 from protocol.ports import Principal
 from security.domain.key_states import (
-    GRACE,
-    PUBLISHED_FOR,
     SIGNATURES_COUNT_FOR,
     KeyEvent,
     KeyPurpose,
@@ -29,10 +27,9 @@ from security.domain.key_states import (
     has_secret,
 )
 from security.models import EncryptionKey
-from security.selectors import find_key, has_tokens_of, list_keys
-from security.services.key_making import make_key, record_key_act
-from security.services.keyring import forget_keyring
-from security.services.master_key import get_wrapping_key
+from security.selectors import find_key, has_tokens_of, list_aged_keys, list_keys
+from security.services.key_making import get_ring_master_key, make_key, record_key_act
+from security.services.keyring import forget_keyring, get_waits
 from security.services.resealing import Pass, count_sealed, reseal
 from security.services.revocation import move_revocation_mark
 
@@ -40,12 +37,16 @@ logger = logging.getLogger(__name__)
 
 
 def begin_rotation(
-    *, purpose: KeyPurpose, principal: Principal | None = None, publish_for: timedelta = PUBLISHED_FOR
+    *, purpose: KeyPurpose, principal: Principal | None = None, publish_for: timedelta = timedelta(0)
 ) -> EncryptionKey:
-    """The purpose's next key: a new one, to be used after ``publish_for``, or the one that is pending already."""
+    """The purpose's next key: a new one, to be used after ``publish_for``, or as soon as every process knows it.
+
+    Where one is pending already it is that one; it is used by then at the latest.
+    """
+    publish_for = max(publish_for, get_waits().published_for)
     try:
         with transaction.atomic():
-            # Locked first: a master key that is changed meanwhile is either read here or has this key wrapped anew.
+            # Locked first: a master key that is changed meanwhile is either seen here or has this key wrapped anew.
             move_revocation_mark()
             key = make_key(purpose=purpose, state=RingKeyState.PENDING, publish_for=publish_for)
             statements.insert(key)
@@ -54,11 +55,26 @@ def begin_rotation(
         pending = find_key(purpose=purpose, state=RingKeyState.PENDING)
         if pending is None:
             raise
-        return pending
+        return _bring_forward(pending, publish_for=publish_for, principal=principal)
     logger.info("Key %s (%s) is published", key.id, purpose)
     failpoint("rotate.after_publish")
     forget_keyring()
     return key
+
+
+def _bring_forward(pending: EncryptionKey, *, publish_for: timedelta, principal: Principal | None) -> EncryptionKey:
+    activates_at = timezone.now() + publish_for
+    if pending.activates_at <= activates_at:
+        return pending
+    with transaction.atomic():
+        if statements.update(
+            EncryptionKey,
+            where={"id": pending.id, "state": pending.state},
+            values={"activates_at": activates_at},
+        ):
+            pending.activates_at = activates_at
+            record_key_act(action="keys.publish", key=pending, outcome="sooner", principal=principal)
+    return pending
 
 
 def list_unfinished(*, now: datetime) -> list[EncryptionKey]:
@@ -69,7 +85,7 @@ def list_unfinished(*, now: datetime) -> list[EncryptionKey]:
     return [
         key
         for key in list_keys()
-        if (key.state == RingKeyState.PENDING.value and key.activates_at <= now + PUBLISHED_FOR)
+        if (key.state == RingKeyState.PENDING.value and key.activates_at <= now + get_waits().published_for)
         or (key.state == RingKeyState.RETIRING.value and key.purpose == KeyPurpose.AT_REST.value)
     ]
 
@@ -91,6 +107,21 @@ def reseal_stragglers(*, seconds: float) -> Pass:
     """Seal anew also what came to lie under a retired key: by a transaction that outlasted it, or from a backup."""
     states = {RingKeyState.RETIRING, RingKeyState.RETIRED}
     return reseal(key_ids=_list_at_rest_ids(states=states), seconds=seconds)
+
+
+def warn_of_aged_keys() -> list[EncryptionKey]:
+    """Say in the log which keys should be replaced; those keys."""
+    now = timezone.now()
+    aged = list_aged_keys(now=now)
+    for key in aged:
+        logger.warning(
+            "Key %s (%s) is in use for %d days; replace it: manage.py rotate_keys --purpose %s",
+            key.id,
+            key.purpose,
+            key.get_days_in_use(now=now),
+            key.purpose,
+        )
+    return aged
 
 
 def _list_at_rest_ids(*, states: Collection[RingKeyState]) -> list[str]:
@@ -121,7 +152,7 @@ def _replace(active: EncryptionKey, *, now: datetime) -> None:
     values: dict[str, object] = {"replaced_at": now}
     if not has_secret(purpose=purpose, state=RingKeyState.RETIRING):
         # What is left proves that the public half is the server's.
-        master_key = get_wrapping_key()
+        master_key = get_ring_master_key()
         values["wrapped"] = master_key.wrap(label=active.get_label(), secret=b"")
         values["master_key_id"] = master_key.id
     if _change_state(active, KeyEvent.REPLACE, **values):
@@ -133,9 +164,9 @@ def _can_retire(key: EncryptionKey, *, now: datetime) -> bool:
     match KeyPurpose(key.purpose):
         case KeyPurpose.AT_REST:
             # Not before the last process that had it for the active one has read the ring again.
-            return now - key.replaced_at >= GRACE and not count_sealed(key_id=key.id)
+            return now - key.replaced_at >= get_waits().grace and not count_sealed(key_id=key.id)
         case KeyPurpose.JWT:
-            signed_before = key.replaced_at + GRACE
+            signed_before = key.replaced_at + get_waits().grace
             return now >= signed_before and not has_tokens_of(issued_before=signed_before, now=now)
         case KeyPurpose.IDENTITY | KeyPurpose.AUDIT:
             return now - key.replaced_at >= SIGNATURES_COUNT_FOR

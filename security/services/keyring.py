@@ -1,8 +1,9 @@
 """The process's key ring: read from the database, kept for some seconds, shared by all threads.
 
-A snapshot is read again once it is older than ``SNAPSHOT_AGE``, when the revocation mark has moved, and, at most once
-in ``UNKNOWN_KEY_SECONDS``, when somebody names a key that it lacks. On an event loop nobody waits for that: the
-snapshot at hand is given, and a thread reads the next one.
+A snapshot is read again once it is older than ``Waits.snapshot_age``, when the revocation mark has moved, and, at most
+once in ``UNKNOWN_KEY_SECONDS``, when somebody names a key that it lacks. On an event loop nobody waits for that: the
+snapshot at hand is given, and a thread reads the next one. Only a process that was idle, whose snapshot is so old that
+its keys may have been replaced long ago, has its loop wait, for a moment, and once.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from django.conf import settings
 from django.db import connections
 
 from protocol.ports import Sealed
-from security.domain.key_states import SNAPSHOT_AGE, RingKeyState, has_secret
+from security.domain.key_states import RingKeyState, Waits, has_secret, make_waits
 from security.domain.keyring import Keyring, RingKey
 from security.domain.master_keys import NotUnwrapped
 from security.models import EncryptionKey
@@ -30,6 +32,13 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN_KEY_SECONDS: Final = 1.0
 """How old a snapshot must be to be read again for a key that it lacks: strangers make up ids."""
+LOOP_SECONDS: Final = 1.0
+"""How long an event loop waits at most for a snapshot in the place of one that has lapsed."""
+
+
+def get_waits() -> Waits:
+    """How long rotations wait in this installation."""
+    return make_waits(seconds=settings.MCP.key_wait_seconds)
 
 
 class _Snapshots:
@@ -52,10 +61,11 @@ class _Snapshots:
         if not _is_on_event_loop():
             return self._read(lacking)
         if ring is None:
-            return _run_in_thread(lambda: self._read(lacking), wait=True) or Keyring()
+            return _run_in_thread(lambda: self._read(lacking), wait_seconds=None) or Keyring()
         if not self._is_reading_behind:
             self._is_reading_behind = True
-            _run_in_thread(self._read_behind, wait=False)
+            has_lapsed = self._get_age() >= get_waits().published_for.total_seconds()
+            return _run_in_thread(self._read_behind, wait_seconds=LOOP_SECONDS if has_lapsed else 0.0) or ring
         return ring
 
     def note_mark(self, mark: int) -> None:
@@ -63,9 +73,12 @@ class _Snapshots:
         if mark != self._mark:
             self._is_outdated = True
 
+    def _get_age(self) -> float:
+        return time.monotonic() - self._read_at
+
     def _is_due(self, ring: Keyring, lacking: str | None) -> bool:
-        age = time.monotonic() - self._read_at
-        if self._is_outdated or age >= SNAPSHOT_AGE.total_seconds():
+        age = self._get_age()
+        if self._is_outdated or age >= get_waits().snapshot_age.total_seconds():
             return True
         return lacking is not None and age >= UNKNOWN_KEY_SECONDS and not ring.has_key(lacking)
 
@@ -130,7 +143,8 @@ os.register_at_fork(after_in_child=forget_keyring)
 def get_keyring(*, key_id: str | None = None) -> Keyring:
     """The process's snapshot; one that lacks ``key_id`` is read again, within the bounds that the module states.
 
-    It may query where there is no event loop; on one it never waits, but for the very first snapshot.
+    It may query where there is no event loop; on one it does not wait, but as the module states, and for the very
+    first snapshot.
 
     Raises:
         MasterKeyUnusable: there is no master key.
@@ -175,7 +189,8 @@ def _is_on_event_loop() -> bool:
     return True
 
 
-def _run_in_thread(read: Callable[[], Keyring], *, wait: bool) -> Keyring | None:
+def _run_in_thread(read: Callable[[], Keyring], *, wait_seconds: float | None) -> Keyring | None:
+    """What was read within the time; ``wait_seconds`` of ``None``: however long it takes, of 0: nothing yet."""
     results: list[Keyring] = []
 
     def run() -> None:
@@ -188,6 +203,7 @@ def _run_in_thread(read: Callable[[], Keyring], *, wait: bool) -> Keyring | None
 
     thread = threading.Thread(target=run, daemon=True, name="keyring")
     thread.start()
-    if wait:
-        thread.join()
+    if wait_seconds == 0:
+        return None
+    thread.join(wait_seconds)
     return results[0] if results else None

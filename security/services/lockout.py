@@ -49,6 +49,26 @@ def count_attempt(*, username: str, remote_address: str | None) -> None:
         raise LockedOut(retry_after_ms=-(-wait // timedelta(milliseconds=1)))
 
 
+def count_address_attempt(*, remote_address: str | None) -> None:
+    """As ``count_attempt``, where no name is known; until ``release_address_attempt`` says otherwise.
+
+    Raises:
+        LockedOut: as many were wrong as are allowed; nothing was counted.
+    """
+    address_key = lockout.make_address_key(address=remote_address)
+    wait = _count(address_key, lockout.ADDRESS_ALLOWANCE, now=timezone.now())
+    if wait:
+        logger.warning("Sign-ons from %s are locked out for %d s", address_key, wait.total_seconds())
+        raise LockedOut(retry_after_ms=-(-wait // timedelta(milliseconds=1)))
+
+
+def release_address_attempt(*, remote_address: str | None) -> None:
+    """Take back what was counted for this attempt, where no name was known."""
+    LoginFailure.objects.filter(
+        key=lockout.make_address_key(address=remote_address), clear_at__gt=timezone.now()
+    ).update(clear_at=F("clear_at") - lockout.ADDRESS_ALLOWANCE.step)
+
+
 def forgive_attempt(*, username: str, remote_address: str | None) -> None:
     """The password was right: take back what was counted for the address, and forget the name's wrong ones there."""
     address_key = lockout.make_address_key(address=remote_address)

@@ -89,12 +89,17 @@ class AuditRecorder:
 
 
 def record_console(
-    *, account: Account, action: str, remote_address: str | None, second_factor: str | None = None
+    *,
+    account: Account,
+    action: str,
+    remote_address: str | None,
+    second_factor: str | None = None,
+    method: str | None = None,
 ) -> None:
     """A person signed in to the console, or out of it."""
     data = {"door": Door.CONSOLE.value, "address": remote_address}
     if action == SIGN_IN:
-        data["second_factor"] = second_factor
+        data |= {"second_factor": second_factor, "method": method}
     acting = get_acting()
     audit.record_event(
         action=action,

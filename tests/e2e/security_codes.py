@@ -119,10 +119,10 @@ class SealedClient:
         self.sealing = ClientSealing(client.encoding, level=level)
         self.session_id = ""
 
-    async def come_in(self, key: str) -> None:
-        """Shake hands and authenticate."""
+    async def come_in(self, key: str, **request_fields: Any) -> dict[str, Any]:
+        """Shake hands (with these fields too) and authenticate; the answers of both, in one."""
         level, offer = self.sealing.level, self.sealing.make_offer()
-        payload = {"protocol_versions": ["1.1"], "client": {"name": "codes"}, "security_level": level}
+        payload = {"protocol_versions": ["1.1"], "client": {"name": "codes"}, "security_level": level, **request_fields}
         request = make_message("handshake", {**payload, "key_agreement": offer})
         frame = self.sealing.encode(request)
         await self.client.send_text(frame)
@@ -131,6 +131,7 @@ class SealedClient:
         authenticated = await self.exchange(make_message("authentication", {"method": "api_key", "key": key}))
         assert authenticated["type"] == "authentication", authenticated
         self.session_id = authenticated["payload"]["session_id"]
+        return {**answer, **authenticated["payload"]}
 
     def sign(self, message: dict[str, Any], key: SigningKey) -> dict[str, Any]:
         """The message with its signature."""
@@ -140,6 +141,10 @@ class SealedClient:
     async def send(self, envelope: dict[str, Any]) -> dict[str, Any]:
         """Send an envelope, sealed or not; the next message."""
         await self.client.send_text(self.sealing.encode(envelope))
+        return await self.receive()
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message, opened."""
         async with asyncio.timeout(WAIT_SECONDS):
             return self.sealing.open(str(await self.client.socket.recv()).encode())
 

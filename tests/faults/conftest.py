@@ -28,6 +28,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProduct]:
         "MCP_APPS": "tests.fault_tools",
         "MCP_FAILPOINTS": "true",
         "MCP_WORKER_LEASE_SECONDS": "3",
+        "MCP_KEY_WAIT_SECONDS": "1",
         "MCP_PORT_RANGES": choose_product_range(),
     }
     with run_product(folder / "var", **variables) as product:

@@ -9,6 +9,7 @@ from websockets.exceptions import ConnectionClosed
 
 from protocol.failpoints import NAMES
 from tests.faults.harness import FaultyProduct
+from tests.faults.test_key_rotation import REWRAP_POINTS, ROTATE_POINTS
 from tests.services import wait_until
 
 WORKER_CASES = [
@@ -106,6 +107,8 @@ def test_every_failpoint_is_tried() -> None:
     tried = {case[0] for case in [*WORKER_CASES, *ACCEPT_CASES]}
     # By ``test_sealing``.
     tried |= {"seal.before_commit", "seal.after_commit", "sign.before_commit", "sign.after_commit"}
+    # By ``test_key_rotation``.
+    tried |= {*ROTATE_POINTS, *REWRAP_POINTS}
     # By ``test_port_leases``.
     tried |= {"run.after_lease", "lease.before_commit", "lease.after_commit"}
     assert (

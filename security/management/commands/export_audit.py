@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from protocol.errors import Misconfigured
 from security import selectors, services
 from security.domain.audit_chain import Head
 
@@ -33,6 +34,10 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Sign the chain's end, if it is wanted, and write."""
+        try:
+            services.check_keys()
+        except Misconfigured as error:
+            raise CommandError(error.message, returncode=2) from error
         first, last = options["first"], options["last"]
         head = find_head(last)
         if head is None:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from protocol.errors import Misconfigured
 from security import services
-from security.domain.key_states import PUBLISHED_FOR, KeyPurpose
+from security.domain.key_states import KeyPurpose
 
 WITHOUT_ASKING: Final = (KeyPurpose.AT_REST, KeyPurpose.JWT, KeyPurpose.AUDIT)
 """What is rotated where no purpose is named: nobody has to do anything for it. Clients may have pinned the identity."""
@@ -42,7 +42,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         purposes = dict.fromkeys(options["purpose"] or WITHOUT_ASKING)
-        publish_for = max(timedelta(days=options["publish_days"]), PUBLISHED_FOR)
+        publish_for = timedelta(days=options["publish_days"])
         try:
             for purpose in purposes:
                 self._begin(purpose, publish_for)

@@ -11,10 +11,11 @@ import msgspec
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from protocol.errors import Misconfigured
 from security import selectors
 from security.domain.audit_chain import Head
 from security.selectors import Verification
-from security.services import SEALED_WITHIN, find_audit_key
+from security.services import SEALED_WITHIN, check_keys, find_audit_key
 
 PROGRESS_SECONDS = 2.0
 
@@ -36,6 +37,11 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Check and print what was found."""
+        # Without them each head would seem to be signed by a stranger.
+        try:
+            check_keys()
+        except Misconfigured as error:
+            raise CommandError(error.message, returncode=2) from error
         first, last = options["first"], options["last"]
         if first < 1 or (last is not None and last < first):
             raise CommandError("Positions begin at 1, and --to is not before --from.", returncode=2)

@@ -19,9 +19,9 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from protocol.ports import get_authenticator, get_vault
 from security.domain.key_states import KeyPurpose, RingKeyState
 from security.domain.keyring import KeyUnknown, NoActiveKey
-from security.domain.master_keys import generate_master_key
+from security.domain.master_keys import generate_master_key, parse_master_keys
 from security.models import AuditEvent, EncryptionKey
-from security.services import check_keys, ensure_first_keys, get_keyring, keyring, move_revocation_mark
+from security.services import check_keys, ensure_first_keys, get_keyring, get_waits, keyring, move_revocation_mark
 from security.services.key_making import make_key
 from security.services.keyring import forget_keyring
 from security.services.master_key import MasterKeyUnusable, forget_master_keys
@@ -169,13 +169,73 @@ def test_a_master_key_that_is_changed_in_its_file_is_followed(
     ensure_first_keys()
     get_keyring()
     path.write_text(f"{new}\n{old}")
-    EncryptionKey.objects.filter(purpose="jwt").delete()
     forget_keyring()
-    set_master_key(settings, master_key=new)
-    make_key(purpose=KeyPurpose.JWT, state=RingKeyState.ACTIVE).save(force_insert=True)
-    settings.MCP = msgspec.structs.replace(settings.MCP, master_key="", master_key_file=path)
+    wrap_by(new, get_active(KeyPurpose.JWT))
     get_keyring().get_signing_key(KeyPurpose.JWT)
     assert get_keyring().get_sealing_id()
+
+
+def wrap_by(text: str, *keys: EncryptionKey) -> None:
+    """Wrap keys that open here by this master key, as another node does."""
+    [master_key] = parse_master_keys(text)
+    for key in keys:
+        wrapped = master_key.wrap(label=key.get_label(), secret=keyring.unwrap_key(key))
+        EncryptionKey.objects.filter(id=key.id).update(wrapped=wrapped, master_key_id=master_key.id)
+
+
+# A node that is behind, or ahead, while the master key is changed
+
+
+@pytest.fixture
+def two_master_keys(settings: Settings, no_keys: None) -> tuple[str, str]:
+    """The new one and the old one, which wraps the ring and is all that this node has."""
+    new, old = generate_master_key(), generate_master_key()
+    set_master_key(settings, master_key=old)
+    ensure_first_keys()
+    get_keyring()
+    return new, old
+
+
+def test_a_node_that_is_ahead_makes_keys_that_those_behind_can_open(
+    settings: Settings, two_master_keys: tuple[str, str]
+) -> None:
+    new, old = two_master_keys
+    set_master_key(settings, master_key=f"{new},{old}")
+    make_key(purpose=KeyPurpose.JWT, state=RingKeyState.PENDING).save(force_insert=True)
+    set_master_key(settings, master_key=old)
+    check_keys()
+
+
+def test_a_node_that_is_behind_goes_on_makes_no_keys_and_does_not_start_again(
+    settings: Settings, two_master_keys: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    new, _ = two_master_keys
+    sealed = get_keyring().seal(plaintext=b"secret", aad=b"")
+    wrap_by(new, *EncryptionKey.objects.all())
+    let_age(seconds=60)
+    assert get_keyring().open(key_id=sealed.key_id, data=sealed.data, aad=b"") == b"secret"
+    assert get_keyring().get_signing_key(KeyPurpose.JWT).id == get_active(KeyPurpose.JWT).id
+    assert not caplog.records
+    with pytest.raises(MasterKeyUnusable, match="not the one that wrapped"):
+        make_key(purpose=KeyPurpose.JWT, state=RingKeyState.PENDING)
+    with pytest.raises(MasterKeyUnusable, match="not the one that wrapped"):
+        check_keys()
+
+
+def test_a_node_that_is_behind_names_a_key_that_it_cannot_open_once(
+    settings: Settings, two_master_keys: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    new, old = two_master_keys
+    wrap_by(new, *EncryptionKey.objects.all())
+    set_master_key(settings, master_key=new)
+    made = make_key(purpose=KeyPurpose.AUDIT, state=RingKeyState.PENDING)
+    made.save(force_insert=True)
+    set_master_key(settings, master_key=old)
+    for _ in range(3):
+        let_age(seconds=60)
+        assert not get_keyring().has_key(made.id)
+    assert [made.id in record.getMessage() for record in caplog.records] == [True]
+    get_keyring().get_signing_key(KeyPurpose.AUDIT)
 
 
 # The process's snapshot
@@ -247,10 +307,21 @@ def test_on_an_event_loop_nobody_waits_for_the_database() -> None:
     new = replace_jwt_key()
 
     async def look() -> None:
-        let_age(seconds=60)
+        let_age(seconds=get_waits().snapshot_age.total_seconds())
         assert get_keyring().get_signing_key(KeyPurpose.JWT).id != new
         await asyncio.to_thread(wait_until, lambda: peek() == new)
         forget_keyring()
         assert get_keyring().get_signing_key(KeyPurpose.JWT).id == new
 
     async_to_sync(look)()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_was_idle_signs_with_no_key_of_long_ago() -> None:
+    new = replace_jwt_key()
+
+    async def look() -> str:
+        let_age(seconds=get_waits().published_for.total_seconds())
+        return get_keyring().get_signing_key(KeyPurpose.JWT).id
+
+    assert async_to_sync(look)() == new

@@ -23,12 +23,12 @@ from protocol.models import OutboxMessage, Session
 from protocol.ports import Sealed
 from protocol.sealed_fields import Plain, SealedValue
 from security import services
-from security.domain.key_states import GRACE, PUBLISHED_FOR, SIGNATURES_COUNT_FOR, KeyPurpose, RingKeyState
+from security.domain.key_states import SIGNATURES_COUNT_FOR, KeyPurpose, RingKeyState
 from security.domain.keyring import Keyring
 from security.domain.master_keys import generate_master_key, split_master_keys
 from security.models import AuditEvent, AuthenticatorApp, EncryptionKey, IssuedToken
 from security.selectors import find_key, get_revocation_mark
-from security.services import get_keyring, key_rotation, master_key_rotation, resealing
+from security.services import get_keyring, get_waits, resealing
 from security.services.keyring import forget_keyring
 from security.services.master_key import forget_master_keys
 from tests.factories import create_person, issue_tokens
@@ -36,10 +36,6 @@ from tests.keys import ensure_keys
 from tests.threads import run_at_once
 
 pytestmark = pytest.mark.django_db
-
-
-class Interrupted(Exception):
-    """As if the process had been killed here."""
 
 
 class Owed:
@@ -88,7 +84,7 @@ def pass_time(span: timedelta) -> None:
 def finish() -> None:
     """What the scheduler does until nothing is left to do."""
     for _ in range(4):
-        pass_time(max(PUBLISHED_FOR, GRACE))
+        pass_time(max(get_waits().published_for, get_waits().grace))
         services.advance_rotations(seconds=5)
 
 
@@ -109,11 +105,11 @@ def test_a_key_is_published_before_it_is_used_and_the_old_one_retired_when_it_ho
     new = services.begin_rotation(purpose=KeyPurpose.AT_REST)
     services.advance_rotations(seconds=5)
     assert (get_active_id(KeyPurpose.AT_REST), owed.count(key_id=old)) == (old, 10)
-    pass_time(PUBLISHED_FOR)
+    pass_time(get_waits().published_for)
     services.advance_rotations(seconds=5)
     assert (get_active_id(KeyPurpose.AT_REST), owed.count(key_id=new.id)) == (new.id, 10)
     assert list_states(KeyPurpose.AT_REST) == ["retiring", "active"]
-    pass_time(GRACE)
+    pass_time(get_waits().grace)
     services.advance_rotations(seconds=5)
     assert list_states(KeyPurpose.AT_REST) == ["retired", "active"]
     assert sorted(owed.read()) == [b"%d" % number for number in range(10)]
@@ -166,32 +162,6 @@ def test_a_writer_who_had_not_heard_of_it_leaves_nothing_unreadable(owed: Owed) 
     assert b"99" in owed.read()
 
 
-STEPS = ["rotate.after_publish", "rotate.before_activation", "rotate.after_activation", "rotate.after_batch"]
-
-
-@pytest.mark.parametrize("point", [*STEPS, "rotate.before_retirement"])
-def test_interrupted_anywhere_and_run_again_nothing_is_lost(
-    owed: Owed, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    passed: list[str] = []
-
-    def die(name: str) -> None:
-        if name == point and not passed:
-            passed.append(name)
-            raise Interrupted
-
-    monkeypatch.setattr(key_rotation, "failpoint", die)
-    monkeypatch.setattr(resealing, "failpoint", die)
-    with pytest.raises(Interrupted):
-        rotate()
-    forget_keyring()
-    assert sorted(owed.read()) == [b"%d" % number for number in range(10)]
-    rotate()
-    assert list_states(KeyPurpose.AT_REST) == ["retired", "active"]
-    assert owed.count(key_id=get_active_id(KeyPurpose.AT_REST)) == 10
-    assert sorted(owed.read()) == [b"%d" % number for number in range(10)]
-
-
 def rotate() -> None:
     """As the command does, which goes on with what is unfinished."""
     if not services.list_unfinished(now=timezone.now()):
@@ -212,7 +182,7 @@ def test_a_value_that_does_not_open_keeps_its_key(owed: Owed, caplog: pytest.Log
 def test_a_signing_key_that_is_replaced_loses_its_secret_half(purpose: KeyPurpose) -> None:
     old = get_active_id(purpose)
     services.begin_rotation(purpose=purpose)
-    pass_time(PUBLISHED_FOR)
+    pass_time(get_waits().published_for)
     services.advance_rotations(seconds=1)
     assert services.keyring.unwrap_key(EncryptionKey.objects.get(id=old)) == b""
     assert get_keyring().get_verifying_key(purpose, old) is not None
@@ -237,7 +207,7 @@ def test_a_rotation_of_the_tokens_key_logs_nobody_out() -> None:
 def test_several_at_once_make_one_rotation() -> None:
     keys = run_at_once(lambda: services.begin_rotation(purpose=KeyPurpose.AUDIT).id, times=3)
     assert len(set(keys)) == 1
-    pass_time(PUBLISHED_FOR)
+    pass_time(get_waits().published_for)
     run_at_once(lambda: services.advance_rotations(seconds=1), times=3)
     assert list_states(KeyPurpose.AUDIT) == ["retiring", "active"]
     events = AuditEvent.objects.filter(resource_name__in=keys).values_list("action", flat=True)
@@ -260,6 +230,18 @@ def test_a_key_may_be_published_long_before() -> None:
     pass_time(timedelta(days=14))
     services.advance_rotations(seconds=1)
     assert list_states(KeyPurpose.IDENTITY) == ["retiring", "active"]
+
+
+def test_one_that_was_published_for_later_can_be_had_now() -> None:
+    call_command("rotate_keys", "--purpose", "identity", "--publish-days", "14")
+    call_command("rotate_keys", "--purpose", "identity", "--publish-days", "20")
+    pass_time(get_waits().published_for)
+    services.begin_rotation(purpose=KeyPurpose.IDENTITY)
+    pass_time(get_waits().published_for)
+    services.advance_rotations(seconds=1)
+    assert list_states(KeyPurpose.IDENTITY) == ["retiring", "active"]
+    outcomes = AuditEvent.objects.filter(action="keys.publish").order_by("at").values_list("outcome", flat=True)
+    assert list(outcomes) == ["pending", "sooner"]
 
 
 # The master key
@@ -295,27 +277,6 @@ def test_the_data_folders_master_key_is_changed(own_file: Path) -> None:
     assert_whole(own_file)
     assert get_keyring().open(key_id=sealed.key_id, data=sealed.data, aad=b"") == b"secret"
     assert AuditEvent.objects.filter(action="keys.rewrap").count() == 1
-
-
-@pytest.mark.parametrize("point", ["rewrap.after_file", "rewrap.before_commit", "rewrap.after_commit"])
-def test_its_change_is_interrupted_and_run_again(own_file: Path, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
-    passed: list[str] = []
-
-    def die(name: str) -> None:
-        if name == point and not passed:
-            passed.append(name)
-            raise Interrupted
-
-    monkeypatch.setattr(master_key_rotation, "failpoint", die)
-    sealed = get_keyring().seal(plaintext=b"secret", aad=b"")
-    with pytest.raises(Interrupted):
-        services.rotate_master_key()
-    forget_master_keys()
-    forget_keyring()
-    services.check_keys()
-    services.rotate_master_key()
-    assert_whole(own_file)
-    assert get_keyring().open(key_id=sealed.key_id, data=sealed.data, aad=b"") == b"secret"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -371,3 +332,43 @@ def test_an_operator_sees_the_keys_and_rotates_one(console: Client) -> None:
 def test_who_is_no_superuser_does_not_see_them(client: Client) -> None:
     client.force_login(create_person(is_staff=True))
     assert client.get("/admin/security/encryptionkey/").status_code == 403
+
+
+# Age
+
+
+def test_a_key_that_is_in_use_for_long_is_told_of_in_the_log_and_the_console(
+    console: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = get_active_id(KeyPurpose.IDENTITY)
+
+    def read_pages() -> list[str]:
+        return [console.get(page).content.decode() for page in ("/admin/", "/admin/security/encryptionkey/")]
+
+    assert services.warn_of_aged_keys() == []
+    assert "aged-keys" not in read_pages()[0]
+    EncryptionKey.objects.filter(id=key).update(activated_at=timezone.now() - timedelta(days=365))
+    assert [aged.id for aged in services.warn_of_aged_keys()] == [key]
+    [line] = [record.getMessage() for record in caplog.records]
+    assert key in line
+    assert "--purpose identity" in line
+    overview, keys = read_pages()
+    assert key in overview[overview.index("aged-keys") :]
+    assert "is in use for 365 days" in keys
+    services.begin_rotation(purpose=KeyPurpose.IDENTITY)
+    finish()
+    assert services.warn_of_aged_keys() == []
+    assert "aged-keys" not in read_pages()[0]
+
+
+def test_who_is_no_superuser_is_told_of_no_key(client: Client) -> None:
+    EncryptionKey.objects.update(activated_at=timezone.now() - timedelta(days=3650))
+    client.force_login(create_person(is_staff=True))
+    assert "aged-keys" not in client.get("/admin/").content.decode()
+
+
+def test_the_age_may_be_set_or_be_none_at_all(settings: Settings) -> None:
+    EncryptionKey.objects.update(activated_at=timezone.now() - timedelta(days=10))
+    for days, count in ((0, 0), (10, len(KeyPurpose)), (11, 0)):
+        settings.MCP = msgspec.structs.replace(settings.MCP, key_warning_days=days)
+        assert len(services.warn_of_aged_keys()) == count

@@ -13,9 +13,6 @@ from hypothesis import strategies as st
 
 from security.domain.key_states import (
     ALGORITHMS,
-    GRACE,
-    PUBLISHED_FOR,
-    SNAPSHOT_AGE,
     TRANSITIONS,
     KeyAlgorithm,
     KeyEvent,
@@ -24,6 +21,7 @@ from security.domain.key_states import (
     TransitionRefused,
     get_next_state,
     has_secret,
+    make_waits,
 )
 from security.domain.keyring import (
     Keyring,
@@ -75,8 +73,9 @@ def test_a_key_goes_one_way_and_leaves_out_no_state(state: RingKeyState, event: 
 
 
 def test_a_key_is_used_only_after_every_process_has_read_it() -> None:
-    assert PUBLISHED_FOR > 2 * SNAPSHOT_AGE
-    assert GRACE > 2 * SNAPSHOT_AGE
+    waits = make_waits(seconds=10)
+    assert waits.published_for > 2 * waits.snapshot_age
+    assert waits.grace > 2 * waits.snapshot_age
 
 
 # Master keys
