@@ -223,7 +223,12 @@ RECORDED_ACTIONS: Final = (
     ),
     # The server's own keys
     AuditAction(name="keys.create", summary="The first key of a purpose was made.", kinds=("key",), data=_KEY),
-    AuditAction(name="keys.publish", summary="A successor was made, and is published.", kinds=("key",), data=_KEY),
+    AuditAction(
+        name="keys.publish",
+        summary="A successor was made, and is published; or is to be used sooner than it was published for.",
+        kinds=("key",),
+        data=_KEY,
+    ),
     AuditAction(name="keys.activate", summary="A key is the one in use from now on.", kinds=("key",), data=_KEY),
     AuditAction(name="keys.replace", summary="A key is not used for anything new.", kinds=("key",), data=_KEY),
     AuditAction(name="keys.retire", summary="Nothing needs the key any more.", kinds=("key",), data=_KEY),
