@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from benchmarks import security
 from benchmarks.lists import UNTHROTTLED, measure_lists
 from benchmarks.load import Workload
 from benchmarks.measure import (
@@ -53,6 +54,8 @@ SECRET: Final = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "MCP_SECRET_K
 PARTS_OF_ALL: Final = ("start", "ping", "execute", "memory")
 LISTS: Final = "lists"
 """Measured only where it is asked for: it takes minutes, and a database of its own."""
+SECURITY: Final = "security"
+"""Measured alone, with options of its own."""
 LOAD_REPEATS: Final = 3
 LIST_REPEATS: Final = 5
 ALL: Final = "all"
@@ -83,7 +86,10 @@ def parse_options(arguments: Sequence[str]) -> Options:
     """The command line as options; ends the process where they do not fit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "what", nargs="*", metavar="WHAT", help=f"of {', '.join(PARTS_OF_ALL)}, by default all of these; or lists"
+        "what",
+        nargs="*",
+        metavar="WHAT",
+        help=f"of {', '.join(PARTS_OF_ALL)}, by default all; or lists; or security",
     )
     parser.add_argument("--seconds", type=_positive(float), default=8.0, help="of each window (default %(default)s)")
     parser.add_argument("--warm-up", type=_positive(float), default=2.0, metavar="SECONDS", help="before each window")
@@ -279,6 +285,8 @@ def say(text: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 1 where the product failed or an answer was wrong."""
+    if arguments[:1] == [SECURITY]:
+        return security.main(arguments[1:])
     options = parse_options(arguments)
     # As Ctrl-C does: what was started is stopped on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))

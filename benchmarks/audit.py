@@ -24,6 +24,15 @@ from benchmarks.product import PROJECT_ROOT
 
 REPEATS = 5
 TRANSACTIONS = 1_000
+AUDIT_PAGE = "/admin/security/auditevent/"
+AUDIT_QUERIES = {
+    "newest": "",
+    "last_page": "?p=100",
+    "by_action": "?action=execution.",
+    "by_outcome": "?outcome=failed",
+    "by_position": "?q=77",
+    "by_name": "?q=none-such",
+}
 DENIALS = 200
 DENIAL_PAUSE_SECONDS = 0.03
 """Below the ceiling of events a second: each is the first of its source, and written at once."""
@@ -105,6 +114,7 @@ def measure(*, rows: int) -> dict[str, object]:
         },
         "sealing_cpu_us_an_event": round(sealing, 1),
         "verify": verified,
+        "console_ms": measure_console(),
         "first_denial_ms": {"p50": round(waits[len(waits) // 2], 2), "p95": round(waits[int(len(waits) * 0.95)], 2)},
     }
 
@@ -125,6 +135,26 @@ def verify() -> dict[str, float]:
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_memory_mb": round(usage.ru_maxrss / 1024, 1),
     }
+
+
+def measure_console() -> dict[str, float]:
+    """The console's list of events, asked for in this process: the median of ``REPEATS``, in milliseconds."""
+    from django.test import Client  # noqa: PLC0415  # the data folder is set first
+
+    from security.models import Account  # noqa: PLC0415  # as above
+
+    operator = Account.objects.create_superuser(username="operator", password=None)
+    browser = Client(SERVER_NAME="localhost")
+    browser.force_login(operator)
+
+    def ask(query: str) -> float:
+        began = time.perf_counter()
+        answer = browser.get(f"{AUDIT_PAGE}{query}")
+        assert answer.status_code == 200, answer.status_code
+        return (time.perf_counter() - began) * 1e3
+
+    asked = {name: [ask(query) for _ in range(REPEATS)] for name, query in AUDIT_QUERIES.items()}
+    return {name: round(statistics.median(times), 1) for name, times in asked.items()}
 
 
 def measure_cpu_us(function: Callable[[], None], *, times: int) -> float:

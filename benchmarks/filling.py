@@ -278,6 +278,7 @@ def make_sessions(cast: Cast, *, chance: random.Random, now: datetime, count: in
             "client_name": CLIENTS[number % len(CLIENTS)],
             "client_version": "1.0",
             "remote_address": f"10.0.{number // 250 % 250}.{1 + number % 250}",
+            "address_key": f"10.0.{number // 250 % 250}.{1 + number % 250}",
             "security_level": "standard",
             "last_sequence": 40,
             "acknowledged_sequence": 40,

@@ -61,9 +61,7 @@ async def run_call(call: Call, *, decode: Callable[[Command], Any]) -> ResponseP
     principal = call.caller.principal
     if principal.expires_at is not None and principal.expires_at <= call.received_at:
         raise TokenExpired
-    minimum = SecurityLevel(settings.MCP.minimum_security_level)
-    if call.security_level.rank < minimum.rank:
-        raise SecurityLevelTooLow(details={"security_level": minimum.value})
+    require_minimum_level(call.security_level)
     if call.security_level.rank < principal.security_level.rank:
         # What a message says of itself counts: none gets by a lower level what demands a higher one.
         principal = replace(principal, security_level=call.security_level)
@@ -86,6 +84,17 @@ async def run_call(call: Call, *, decode: Callable[[Command], Any]) -> ResponseP
     if isinstance(result, Deferred):
         return await _follow(result)
     return ResponsePayload(command.name, result)
+
+
+def require_minimum_level(level: SecurityLevel) -> None:
+    """Go on only with what has the server's minimum level; by HTTP nothing is sealed.
+
+    Raises:
+        SecurityLevelTooLow: it has less.
+    """
+    minimum = SecurityLevel(settings.MCP.minimum_security_level)
+    if level.rank < minimum.rank:
+        raise SecurityLevelTooLow(details={"security_level": minimum.value})
 
 
 async def _follow(deferred: Deferred) -> ResponsePayload | ErrorPayload:

@@ -14,12 +14,14 @@ import psutil
 from tests.services import PROJECT_ROOT, Product, list_running, wait_until
 
 PNG = b"\x89PNG\r\n\x1a\n"
-SHORT = ("--seconds", "0.3", "--warm-up", "0.1", "--repeat", "1", "--connections", "2", "--idle-connections", "5")
+SHORT = ("--seconds", "0.3", "--warm-up", "0.1", "--repeat", "1")
+FEW = ("--connections", "2", "--idle-connections", "5")
 
 
 def run_benchmarks(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    few = () if "security" in arguments else FEW
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments, *SHORT, "--output", str(folder / "result.json")],
+        [sys.executable, "-m", "benchmarks", *arguments, *SHORT, *few, "--output", str(folder / "result.json")],
         cwd=PROJECT_ROOT,
         env={"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), **variables},
         capture_output=True,
@@ -140,3 +142,17 @@ def test_a_server_that_refuses_is_one_line(product: Product, tmp_path: Path) -> 
     assert "security.authentication_failed" in run.stderr
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "result.json").exists()
+
+
+def test_they_tell_what_each_step_of_security_takes(tmp_path: Path) -> None:
+    run = run_benchmarks("security", folder=tmp_path)
+    assert run.returncode == 0, run.stderr + run.stdout
+    assert find_processes_of(tmp_path) == []
+    result = read_result(tmp_path)
+    assert result["machine"]["cores"] == os.cpu_count()
+    steps = {step["name"]: step["cpu_us"] for step in result["steps"]}
+    assert len(steps) == 15
+    assert all(0 < cpu_us < 1_000_000 for cpu_us in steps.values())
+    assert [load["level"] for load in result["ping"]] == ["standard", "high", "critical"]
+    assert (tmp_path / "result.png").read_bytes().startswith(PNG)
+    assert all(name in run.stdout for name in steps)

@@ -18,11 +18,13 @@ from django.http.response import HttpResponseBase
 from msgspec import Meta, Struct
 
 from protocol import dispatch
+from protocol.api.doors import require_minimum_level
 from protocol.api.openapi import Content, Description, Parameter, Reply, find_fields
 from protocol.api.operations import collect_values
 from protocol.api.requests import ApiView
 from protocol.api.standing import Standing
 from protocol.database_threads import get_database_threads, release_request_thread
+from protocol.domain.messages import SecurityLevel
 from protocol.errors import MCPError
 from protocol.hub import get_hub
 from protocol.ports import Principal
@@ -100,6 +102,7 @@ class ExecutionEventsView(ApiView):
         """Stream the run's timeline from a position on."""
         caller = await self.get_caller(request)
         await self.count_command(caller, "executions.get")
+        require_minimum_level(SecurityLevel.STANDARD)
         dispatch.resolve(name="executions.get", principal=caller.principal)
         after = read_position(request)
         try:

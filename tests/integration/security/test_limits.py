@@ -410,10 +410,11 @@ async def test_connections_of_all_nodes_are_counted_as_attempts_are(
         )
         return await socket.receive_answer(socket.send("authentication", {"method": "api_key", "key": key.secret}))
 
-    async with open_socket() as (one, _), open_socket() as (another, _):
+    async with open_socket() as (one, _):
         assert (await show_key(one, first))["type"] == "authentication"
-        answer = await show_key(another, second)
-        assert (answer["payload"].get("details") == {"limit": "connections_per_address"}) is is_one_more
+        async with open_socket() as (another, _):
+            answer = await show_key(another, second)
+            assert (answer["payload"].get("details") == {"limit": "connections_per_address"}) is is_one_more
 
 
 class FewConnections:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 from channels.layers import get_channel_layer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from django.test import AsyncClient
 
 from protocol import consumers
 from protocol.database_threads import get_database_threads
@@ -355,6 +357,31 @@ async def test_the_servers_minimum_raises_every_connection(minimum: Callable[[st
     async with open_sealed() as client:
         assert (await client.shake_hands(security_level="standard"))["security_level"] == "high"
         assert (await client.authenticate(key))["authenticated"]
+
+
+NO_COMMANDS = ("/api/v1/auth/", "/api/v1/openapi", "/.well-known/", "/api/v1/messages/")
+"""What is asked by HTTP that is no command, credentials and what anybody may read; and messages, which tell inside."""
+
+
+async def test_below_the_servers_minimum_no_door_of_http_takes_a_command(minimum: Callable[[str], None]) -> None:
+    minimum("high")
+    client, headers = AsyncClient(), {"Authorization": f"Bearer {(await ask(issue_key)).secret}"}
+    document = (await client.get("/api/v1/openapi.json")).json()
+    told: dict[str, str] = {}
+    for path, methods in document["paths"].items():
+        if path.startswith(NO_COMMANDS) or path == "/api/v1/":
+            continue
+        filled = re.sub(r"\{[^}]+\}", "0198c5a1-7f3e-7c44-9d55-3f2f6a1c8e10", path)
+        for method in set(methods) & {"get", "post", "put", "patch", "delete"}:
+            body = {} if method == "get" else {"data": "{}", "content_type": "application/json"}
+            answer = await getattr(client, method)(filled, headers=headers, **body)
+            told[f"{method} {path}"] = answer.json()["code"]
+    message = {**make_command(message_id="m-1"), "payload": {"command": "session.ping"}}
+    data = json.dumps(message)
+    answer = await client.post("/api/v1/messages/", data, content_type="application/json", headers=headers)
+    told["a message"] = answer.json()["payload"]["code"]
+    assert len(told) > 10
+    assert set(told.values()) == {"security.security_level_too_low"}, told
 
 
 @pytest.mark.parametrize(
