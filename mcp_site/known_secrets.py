@@ -11,7 +11,14 @@ from urllib.parse import unquote, urlsplit
 
 from protocol.domain.redaction import Redactor
 
-SECRET_VARIABLES: Final = ("MCP_SECRET_KEY", "MCP_MASTER_KEY", "DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL")
+SECRET_VARIABLES: Final = (
+    "MCP_SECRET_KEY",
+    "MCP_MASTER_KEY",
+    "MCP_OIDC_CLIENT_SECRET",
+    "DATABASE_URL",
+    "REDIS_URL",
+    "CELERY_BROKER_URL",
+)
 
 
 def make_redactor(values: Iterable[str | None]) -> Redactor:

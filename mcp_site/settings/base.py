@@ -314,9 +314,7 @@ LOGGING: dict[str, Any] = {
         "fido2": {"level": "WARNING"},
         # At DEBUG it writes the headers of responses, with the cookies that they set.
         "httpcore2": {"level": "WARNING"},
-        # At INFO it writes URLs with their queries.
-        "httpx2": {"level": "WARNING"},
-        # At INFO it writes a line for each request, which who made it tells better; Authlib at DEBUG writes verifiers.
+        # At INFO it writes each request's URL with its query; Authlib at DEBUG writes verifiers.
         "httpx2": {"level": "WARNING"},
         "authlib": {"level": "WARNING"},
     },
