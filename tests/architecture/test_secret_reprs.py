@@ -25,7 +25,7 @@ import tools
 
 PACKAGES: Final = (contexts, mcp_site, protocol, security, tools)
 SECRETIVE: Final = re.compile(
-    r"pass|secret|token|(^|_)(key|code|codes|access|refresh|iv|seed|stamp|uri)$|private|plaintext|credential|cookie|authorization|"
+    r"pass|secret|token|(^|_)(key|code|codes|access|refresh|iv|seed|stamp|uri)$|private|plaintext|credential|cookie|(^|_)authorization$|"
     r"wrapped|cipher|(^|_)(payload|arguments|input|data|body|headers|frame|public_key)$"
 )
 PLAIN: Final = frozenset(
@@ -36,6 +36,11 @@ PLAIN: Final = frozenset(
         "credential",
         "key_hash",
         "public_key",
+        # Where something is, and what a provider says of itself.
+        "redirect_uri",
+        "token_endpoint",
+        "jwks_uri",
+        "token_endpoint_auth_methods_supported",
         # The wire's and problems' codes, which programs read.
         "ErrorPayload.code",
         "Problem.code",
