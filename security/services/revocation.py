@@ -5,7 +5,9 @@ Every process that has connections reads the mark twice a second, and asks for w
 
 from __future__ import annotations
 
-from protocol import statements
+from django.db import transaction
+
+from protocol import marks, statements
 from security.models import RevocationMark
 from security.selectors import forget_address_rules
 
@@ -16,6 +18,7 @@ def move_revocation_mark() -> None:
     The row is the last that a transaction locks: it orders all revocations.
     """
     forget_address_rules()
+    transaction.on_commit(marks.note_moved)
     where, values = {"id": RevocationMark.ONLY_ID}, {"value": statements.Plus(1)}
     if not statements.update(RevocationMark, where=where, values=values):
         RevocationMark.objects.bulk_create([RevocationMark()], ignore_conflicts=True)
