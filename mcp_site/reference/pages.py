@@ -12,7 +12,7 @@ import msgspec
 
 from mcp_site.reference.markdown import Field, list_fields, make_state_diagram, make_table, wrap_paragraph
 from mcp_site.reference.rest import make_rest_page
-from mcp_site.settings.environment import CLIENT_VARIABLES, list_variables
+from mcp_site.settings.reading import CLIENT_VARIABLES, list_variables
 from mcp_site.settings.variables import Variable
 from protocol.domain.messages import MessageType
 from protocol.domain.states import EXPECTED, TRANSITIONS, Close, State

@@ -26,7 +26,8 @@ from mcp_site.serving.plan import (
 from mcp_site.serving.preflight import check_transport, prepare_data_dir
 from mcp_site.serving.preparation import prepare_database
 from mcp_site.serving.valkey import make_broker_plan
-from mcp_site.settings.environment import Environment, build_child_environment
+from mcp_site.settings.environment import Environment
+from mcp_site.settings.reading import build_child_environment
 from mcp_site.settings.variables import PROJECT_ROOT
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104  # where this machine finds them

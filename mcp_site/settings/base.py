@@ -11,8 +11,9 @@ from mcp_site import __version__
 from mcp_site.errors import BadEnvironment
 from mcp_site.known_secrets import make_redactor
 from mcp_site.settings.console import FORMAT_MODULE_PATH, UNFOLD  # noqa: F401  # Django and unfold read them
-from mcp_site.settings.environment import Environment, list_variables, load_environment
+from mcp_site.settings.environment import Environment
 from mcp_site.settings.own_apps import find_apps
+from mcp_site.settings.reading import list_variables, load_environment
 from mcp_site.settings.secrets import fill_in_secrets
 from mcp_site.settings.sockets import choose_broker_socket, make_celery_url
 from mcp_site.settings.variables import PROJECT_ROOT

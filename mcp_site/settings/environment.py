@@ -1,16 +1,13 @@
 """The environment: every variable that the project knows, typed, bounded and described in one structure.
 
-This module alone reads ``os.environ``. A new variable is a field of `Environment`, nothing else: its name, type,
-default, bounds and description are what `list_variables` gives to the docs. Rules that need a socket or the whole
-installation do not belong here (``mcp_site.serving.preflight``), nor does what Django makes of the values
+A new variable is a field of `Environment`, nothing else: its name, type, default, bounds and description are what
+``reading.list_variables`` gives to the docs. Reading the process's own is ``reading``'s. Rules that need a socket or
+the whole installation do not belong here (``mcp_site.serving.preflight``), nor does what Django makes of the values
 (``mcp_site.settings.base``).
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -18,7 +15,6 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from mcp_site.errors import BadEnvironment
 from mcp_site.settings.rules import check_openid, check_ports, check_transport, check_urls
 from mcp_site.settings.values import (
     Network,
@@ -27,21 +23,10 @@ from mcp_site.settings.values import (
     is_loopback,
     parse_networks,
 )
-from mcp_site.settings.variables import (
-    PREFIX,
-    PROJECT_ROOT,
-    Variable,
-    decode_path,
-    describe_variables,
-    explain,
-    name_variable,
-    refuse_near_misses,
-)
+from mcp_site.settings.variables import PROJECT_ROOT, describe_variables, name_variable
 from security.domain.openid import Provider
 from security.domain.port_ranges import PortPool, make_pool
 
-CLIENT_VARIABLES: Final = frozenset({"MCP_URL", "MCP_API_KEY", "MCP_FINGERPRINT", "MCP_SIGNING_KEY"})
-"""Read by clients such as ``examples/agent.py``; the server knows and ignores them."""
 MASTER_KEY_FIELDS: Final = ("master_key", "master_key_file", "master_key_command")
 """Where the master key may come from: one of them."""
 
@@ -347,7 +332,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
             raise ValueError("MCP_DEFAULT_TOOL_TIMEOUT_SECONDS: must not be above MCP_MAX_TOOL_TIMEOUT_SECONDS")
 
     def __repr__(self) -> str:
-        secret = {variable.field for variable in list_variables() if variable.is_secret}
+        secret = {variable.field for variable in describe_variables(Environment) if variable.is_secret}
         shown = (
             f"{field}={'***' if field in secret and getattr(self, field) else repr(getattr(self, field))}"
             for field in self.__struct_fields__
@@ -391,51 +376,3 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, rename=name_variabl
         """The ports that are leased: ``port_ranges`` without ``reserved_ports`` and the server's own."""
         own = (str(self.port),) if self.port else ()
         return make_pool(ranges=self.port_ranges, reserved=(*self.reserved_ports, *own))
-
-
-def list_variables() -> tuple[Variable, ...]:
-    """Every variable that the server reads, in the structure's order."""
-    return describe_variables(Environment)
-
-
-def load_environment() -> Environment:
-    """The process's environment. Unknown ``MCP_*`` names are warned of on stderr, but not by ``serve``'s children.
-
-    Raises:
-        BadEnvironment: a value is wrong, or an unknown name is nearly a known one.
-    """
-    values = {name: value for name, value in os.environ.items() if value.strip()}
-    environment = parse_environment(values)
-    if not environment.supervisor_pid:
-        for name in find_unknown_names(values):
-            sys.stderr.write(f"warning: {name} is not a variable of this server; it is ignored\n")
-    return environment
-
-
-def build_child_environment(*, supervisor_pid: int) -> dict[str, str]:
-    """The environment of a child of ``serve``."""
-    return {**os.environ, name_variable("supervisor_pid"): str(supervisor_pid)}
-
-
-def parse_environment(values: Mapping[str, str]) -> Environment:
-    """The structure from names and texts; what is absent has its default.
-
-    Raises:
-        BadEnvironment: a value is wrong, or an unknown ``MCP_*`` name is nearly a known one.
-    """
-    variables = {variable.name: variable for variable in list_variables()}
-    refuse_near_misses(find_unknown_names(values), known=[*variables, *CLIENT_VARIABLES])
-    given: dict[str, Any] = {name: value.strip() for name, value in values.items() if name in variables}
-    for name, text in given.items():
-        if variables[name].type == "list":
-            given[name] = [item.strip() for item in text.split(",") if item.strip()]
-    try:
-        return msgspec.convert(given, Environment, strict=False, dec_hook=decode_path)
-    except msgspec.ValidationError as error:
-        raise BadEnvironment(explain(str(error), given, variables)) from None
-
-
-def find_unknown_names(values: Mapping[str, str]) -> list[str]:
-    """``MCP_*`` names that neither the server nor a client reads."""
-    known = {variable.name for variable in list_variables()} | CLIENT_VARIABLES
-    return sorted(name for name in values if name.startswith(PREFIX) and name not in known)

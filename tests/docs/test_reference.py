@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_site.settings.environment import CLIENT_VARIABLES, list_variables
+from mcp_site.settings.reading import CLIENT_VARIABLES, list_variables
 from tests.docs.pages import DOCS, PROJECT_ROOT, list_anchors, list_pages
 
 REFERENCE = DOCS / "reference"

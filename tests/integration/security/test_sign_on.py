@@ -18,7 +18,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from mcp_site.errors import BadEnvironment
-from mcp_site.settings.environment import parse_environment
+from mcp_site.settings.reading import parse_environment
 from security import selectors, services
 from security.domain.lockout import ADDRESS_ALLOWANCE
 from security.models import Account, AuditEvent, LoginFailure, ProviderLink

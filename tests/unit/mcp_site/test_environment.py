@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from mcp_site.errors import BadEnvironment
-from mcp_site.settings.environment import Environment, find_unknown_names, list_variables, parse_environment
+from mcp_site.settings.environment import Environment
+from mcp_site.settings.reading import find_unknown_names, list_variables, parse_environment
 
 URL = "postgresql://user:a-password@db.example/mcp"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mcp_site.errors import BadEnvironment
-from mcp_site.settings.environment import Environment, parse_environment
+from mcp_site.settings.environment import Environment
+from mcp_site.settings.reading import parse_environment
 from mcp_site.settings.secrets import fill_in_secrets, generate_secret_key
 from security.domain.master_keys import generate_master_key, parse_master_keys
 

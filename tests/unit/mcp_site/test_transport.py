@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcp_site.serving.transport import ProxyHeaders, guard_transport
-from mcp_site.settings.environment import parse_environment
+from mcp_site.settings.reading import parse_environment
 
 
 async def ask(

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mcp_site.known_secrets import SECRET_VARIABLES, make_redactor
-from mcp_site.settings.environment import list_variables
+from mcp_site.settings.reading import list_variables
 from protocol.domain.redaction import Redactor, redact
 
 KEY = "mcp_" + "aB3-dE6_gH9" * 4  # of no entropy: tests are named by it
