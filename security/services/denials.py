@@ -15,6 +15,7 @@ from typing import Final
 from django.db import connection, transaction
 
 from protocol.database_threads import run_with_connections
+from protocol.domain.redaction import redact
 from protocol.errors import MCPError, Overloaded, StorageUnavailable
 from protocol.ports import Denial, Resource
 from security.domain.denials import DenialLedger, Group, LedgerFull
@@ -144,9 +145,9 @@ def record_group(group: Group) -> None:
 
 
 def clean(name: str) -> str:
-    """What a stranger sent, as a name that every database takes."""
+    """What a stranger sent, as a name that every database takes, and that is no key in the wrong place."""
     return (
-        "".join(character if character.isprintable() else "?" for character in name[:MAX_NAME])
+        "".join(character if character.isprintable() else "?" for character in redact(name)[:MAX_NAME])
         .encode("utf-8", errors="replace")
         .decode()
     )

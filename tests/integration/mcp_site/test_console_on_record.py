@@ -144,8 +144,12 @@ TESTED_ELSEWHERE = {
     "second_factor_begin",
     "second_factor_app",
     "second_factor_passkey",
+    "sign_on",
+    "sign_on_callback",
+    "security_account_link_subject",
+    "security_account_unlink_subject",
 }
-"""In ``test_changes`` and ``test_second_factors``: they take several steps."""
+"""In ``test_changes``, ``test_second_factors`` and ``test_sign_on``: they take several steps, or a provider."""
 
 
 def list_names() -> Iterator[str]:

@@ -11,9 +11,17 @@ from django.test import Client
 
 from security import services
 from security.models import Account, AuditEvent, Grant, Role
-from tests.factories import create_operator
+from tests.factories import create_operator, ensure_builtin_roles
+from tests.unrecorded import unrecorded
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def builtin_roles(db: None) -> None:
+    """A test with real transactions may have left none."""
+    with unrecorded():
+        ensure_builtin_roles()
 
 
 def read_events(prefix: str) -> list[tuple[str, str, dict[str, Any]]]:
