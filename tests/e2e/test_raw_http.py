@@ -10,6 +10,7 @@ import json
 import select
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -192,30 +193,34 @@ def trickle(connection: socket.socket, piece: bytes, *, seconds: float) -> None:
     raise AssertionError(f"it was still read after {seconds:g} s")
 
 
-@pytest.mark.parametrize(
-    ("begun", "piece"),
-    [
-        (b"GET /healthz HTTP/1.1\r\n" + HOST, b"X-A: a\r\n"),
-        (b"GET /healthz HTTP/1.1\r\n" + HOST + b"X-A: ", b"a"),
-        (b"GET /", b"a"),
-        (UPGRADE, b"X-A: a\r\n"),
-        (b"", b"\r\n"),
-        (get() + b"GET /healthz HTTP/1.1\r\n", b"X-A: a\r\n"),
-    ],
-    ids=["headers", "a-header", "a-target", "an-upgrade", "empty-lines", "a-second-request"],
+HEADS = (
+    (b"GET /healthz HTTP/1.1\r\n" + HOST, b"X-A: a\r\n"),
+    (b"GET /healthz HTTP/1.1\r\n" + HOST + b"X-A: ", b"a"),
+    (b"GET /", b"a"),
+    (UPGRADE, b"X-A: a\r\n"),
+    (b"", b"\r\n"),
+    (get() + b"GET /healthz HTTP/1.1\r\n", b"X-A: a\r\n"),
 )
-def test_a_head_that_never_ends_is_cut_off(product: Product, begun: bytes, piece: bytes) -> None:
-    with open_raw(product) as connection:
-        connection.sendall(begun)
-        trickle(connection, piece, seconds=HEAD_SECONDS + SLACK_SECONDS)
-    assert product.get("healthz")[0] == 200
+"""How a head begins that never ends, and how it goes on."""
 
 
-def test_bodies_that_trickle_are_cut_off_and_hold_nobody_up(product: Product, keys: Keys) -> None:
+def test_what_trickles_in_is_cut_off_and_holds_nobody_up(product: Product, keys: Keys) -> None:
+    """All of it at once: what it takes is waiting."""
     head = b"Authorization: Bearer " + keys.agent.encode() + b"\r\n"
-    with open_raw(product) as by_length, open_raw(product) as by_chunks:
-        by_length.sendall(POST + head + b"Content-Length: 100000\r\n\r\n{")
-        by_chunks.sendall(POST + head + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
+    bodies = (
+        (POST + head + b"Content-Length: 100000\r\n\r\n{", b" "),
+        (POST + head + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b"1\r\n \r\n"),
+    )
+    waits = [(*case, HEAD_SECONDS) for case in HEADS] + [(*case, BODY_SECONDS) for case in bodies]
+
+    def send(begun: bytes, piece: bytes, seconds: float) -> None:
+        with open_raw(product) as connection:
+            connection.sendall(begun)
+            trickle(connection, piece, seconds=seconds + SLACK_SECONDS)
+
+    with ThreadPoolExecutor(len(waits)) as pool:
+        sent = [pool.submit(send, *case) for case in waits]
         assert product.get("healthz")[0] == 200
-        trickle(by_length, b" ", seconds=BODY_SECONDS + SLACK_SECONDS)
-        trickle(by_chunks, b"1\r\n \r\n", seconds=SLACK_SECONDS)
+        for one in sent:
+            one.result()
+    assert product.get("healthz")[0] == 200

@@ -30,7 +30,7 @@ from mcp_site.settings.sockets import choose_broker_socket
 from tests.client import Client, Encoding, open_client
 from tests.services import PROJECT_ROOT, Product, run_product, wait_until
 
-pytestmark = pytest.mark.own_web_server
+pytestmark = [pytest.mark.own_web_server, pytest.mark.xdist_group("secrets")]
 
 CSRF: Final = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 CLOSED_PORT: Final = 1
