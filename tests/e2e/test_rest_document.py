@@ -5,6 +5,7 @@ Schemathesis makes the requests. What it cannot know, such as what a tool takes,
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import uuid
@@ -83,17 +84,24 @@ def document(product: Product, runs: list[str]) -> Any:
 api = schemathesis.pytest.from_fixture("document")
 
 
-class OwnAddress(HTTPAdapter):
-    """From an address of this test's own: its wrong passwords lock out nobody else."""
+class EachFromElsewhere(HTTPAdapter):
+    """Each request from an address of its own: repeated denials of one wait, and wrong passwords lock it out."""
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, source_address=("127.0.0.9", 0))
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers = itertools.count()
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        number = next(self._numbers)
+        source = f"127.9.{number // 250 % 250}.{number % 250 + 1}"
+        self.poolmanager.connection_pool_kw["source_address"] = (source, 0)
+        return super().send(*args, **kwargs)
 
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[requests.Session]:
     with requests.Session() as session:
-        session.mount("http://", OwnAddress())
+        session.mount("http://", EachFromElsewhere())
         yield session
 
 
