@@ -122,7 +122,7 @@ def has_wrong_data(case: Any) -> bool:
 @hypothesis.settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 def test_answers_conform(case: Any, keys: Keys, session: requests.Session, guarded: set[str]) -> None:
     # What a command's arguments mean is more than a schema says: 400 and 422 refuse well-formed ones too.
-    excluded = [positive_data_acceptance]
+    excluded: list[Any] = [positive_data_acceptance]
     if not has_wrong_data(case):
         excluded.append(negative_data_rejection)
     if case.operation.label in guarded:
