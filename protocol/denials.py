@@ -1,8 +1,8 @@
 """What is told of a failure: a refusal for security's sake, only once it is on record.
 
 Called wherever a failure becomes an answer. What the event says, and what is counted together, is the recorder's matter
-(``protocol.ports``). A limit that was reached, and what does not exist or may not be seen, is recorded and not waited
-for: of the second nobody is to learn by the time it takes which of both it is.
+(``protocol.ports``). Who showed no credential, a limit that was reached, and what does not exist or may not be seen, is
+recorded and not waited for: of the last nobody is to learn by the time it takes which of both it is.
 """
 
 from __future__ import annotations

@@ -182,6 +182,8 @@ class AuthenticationRequired(SecurityError):
 
     code = "security.authentication_required"
     http_status = 401
+    # Nobody showed a credential: nothing was decided about anybody.
+    waits_for_record = False
 
 
 class AuthenticationFailed(SecurityError):

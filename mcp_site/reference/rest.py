@@ -77,7 +77,8 @@ def describe_operation(
         parts.append(make_table(("parameter", "in", "type", "what it is"), rows))
     body = next(iter(operation.get("requestBody", {}).get("content", {}).values()), None)
     if body is not None:
-        parts += ["**Body**", show_fields(body["schema"], definitions), show_example(body)]
+        title = "**Body**" if operation["requestBody"]["required"] else "**Body**, which may be left out"
+        parts += [title, show_fields(body["schema"], definitions), show_example(body)]
     for status, reply in operation["responses"].items():
         if status[:1] != "2":
             continue

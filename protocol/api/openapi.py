@@ -70,6 +70,7 @@ class Description(Struct, frozen=True, kw_only=True):
     text: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: Content | None = None
+    is_body_required: bool = True
     replies: Mapping[int, Reply]
     error_media_types: tuple[str, ...] = ()
     """In which errors may come too, as the protocol's own messages."""
@@ -127,7 +128,10 @@ def make_operation(described: Description, registry: ComponentRegistry) -> JsonS
     if described.parameters:
         operation["parameters"] = [_make_parameter(parameter) for parameter in described.parameters]
     if described.body is not None:
-        operation["requestBody"] = {"required": True, "content": _make_content(described.body, registry)}
+        operation["requestBody"] = {
+            "required": described.is_body_required,
+            "content": _make_content(described.body, registry),
+        }
     return operation
 
 

@@ -207,12 +207,8 @@ def describe_operation(operation: Operation, *, has_body: bool) -> Description:
     ]
     if command.is_changing:
         parameters.append(IDEMPOTENCY_PARAMETER)
-    body = {
-        "type": "object",
-        "properties": free,
-        "required": sorted(required & free.keys()),
-        "additionalProperties": False,
-    }
+    in_body = sorted(required & free.keys())
+    body = {"type": "object", "properties": free, "required": in_body, "additionalProperties": False}
     result = Content(schema=operation.result or find_result(command), example=example.answer)
     summary = operation.summary or command.summary.replace("``", "`")
     action = f"Needs `{command.action}`. " if command.action else ""
@@ -222,7 +218,9 @@ def describe_operation(operation: Operation, *, has_body: bool) -> Description:
         summary=summary,
         text=f"{summary}\n\n{action}It is the protocol's command `{command.name}`.",
         parameters=(*in_path, *parameters),
-        body=Content(schema=body, example=example.body or {}) if has_body else None,
+        # No body is an empty object: only what must be in it demands one.
+        body=Content(schema=body, example=example.body or {}) if has_body and free else None,
+        is_body_required=bool(in_body),
         replies={
             status: Reply(description=text, content=result, headers=operation.headers)
             for status, text in operation.statuses.items()

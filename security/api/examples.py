@@ -29,4 +29,4 @@ LIST_SESSIONS: Final = Example(
     },
 )
 REVOKE_SESSION: Final = Example(path={"session": SESSION}, answer={"revoked": True})
-REVOKE_ALL: Final = Example(body={}, answer={"sessions": 3, "token_families": 1})
+REVOKE_ALL: Final = Example(answer={"sessions": 3, "token_families": 1})

@@ -161,6 +161,7 @@ def test_in_messages_over_http() -> None:
     }
     answer = async_to_sync(AsyncClient().post)("/api/v1/messages/", message, content_type="application/json")
     assert answer.json()["payload"]["code"] == "security.authentication_required"
+    wait_until(list_denials, what="the event")
     (event,) = list_denials()
     assert (event.resource_kind, event.resource_name) == ("command", "session.ping")
 
@@ -236,6 +237,16 @@ def test_a_limit_that_was_reached_is_counted_and_not_waited_for() -> None:
     assert all(waiter.done() for waiter in counted)
     wait_until(lambda: count_codes() == {"security.access_denied": 1, "security.rate_limited": 9}, what="the event")
     assert len(list_denials()) == 2
+
+
+@strikes
+def test_who_shows_no_credential_is_counted_and_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    with away("security_auditevent"):
+        answer = async_to_sync(AsyncClient().get)("/api/v1/tools/")
+        assert (answer.status_code, answer.json()["code"]) == (401, "security.authentication_required")
+        wait_until(lambda: "1 refusals that were told could not be recorded" in caplog.text, what="the line")
+    async_to_sync(AsyncClient().get)("/api/v1/tools/")
+    wait_until(lambda: count_codes() == {"security.authentication_required": 1}, what="the event")
 
 
 @strikes
