@@ -43,6 +43,7 @@ RECONNECT_SECONDS = 1.0
 ECHO: Final = {"echo": True}
 ECHO_MISSED_SECONDS = 3.0
 DRAIN_CHECK_SECONDS = 0.02
+SETTLE_SECONDS = 2.0
 CANCEL_AGAIN_SECONDS = 0.1
 CHANNEL_SECONDS = 1.0
 """How long a new session waits for the broker, without which its answers come by the timer."""
@@ -385,3 +386,5 @@ async def drain(*, timeout_seconds: float) -> None:
         await hub.stop()
     # Or the other processes would miss, for a while, what this one held.
     await asyncio.to_thread(ports.get_limiter().stop)
+    # And what is counted and was told already would not be on record.
+    await asyncio.to_thread(ports.get_recorder().settle, timeout_seconds=SETTLE_SECONDS)

@@ -263,6 +263,9 @@ class Recorder(Protocol):
         cannot be recorded; then that is what is answered.
         """
 
+    def settle(self, *, timeout_seconds: float) -> bool:
+        """Wait until what is counted is durable; ``False``: it was not within the time. For a stop; it blocks."""
+
     def record_authentication(
         self, *, principal: Principal, door: Door, remote_address: str | None, resource: Resource, trace_id: str
     ) -> None:

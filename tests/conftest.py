@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from django.conf import settings
 
+from protocol.ports import get_recorder
 from tests.audit_triggers import let_flush_empty_the_record
 from tests.keys import ensure_keys
 from tests.ports import choose_product_range
@@ -49,6 +50,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = [item for item in items if touches_database(item)]
         config.hook.pytest_deselected(items=list(set(items) - set(kept)))
         items[:] = kept
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Denials that another thread has yet to write are written before the database is emptied, not after it."""
+    marker = item.get_closest_marker("django_db")
+    if marker is not None and marker.kwargs.get("transaction"):
+        assert get_recorder().settle(timeout_seconds=10)
 
 
 def asks_any_server(item: pytest.Item) -> bool:

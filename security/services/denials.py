@@ -36,6 +36,14 @@ class DenialRecorder:
         self._ledger = DenialLedger()
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._is_writing = False
+
+    def wait_until_written(self, *, timeout_seconds: float) -> bool:
+        """Wait until everything that was counted is on record; ``False``: it was not within the time."""
+        with self._condition:
+            return self._condition.wait_for(
+                lambda: self._ledger.get_next_due() is None and not self._is_writing, timeout_seconds
+            )
 
     def submit(self, denial: Denial) -> Future[None]:
         """Have it recorded; done once its event is durable, or at once where nobody awaits that.
@@ -58,7 +66,7 @@ class DenialRecorder:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, daemon=True, name="denials")
                 self._thread.start()
-            self._condition.notify()
+            self._condition.notify_all()
         return waiter
 
     def _run(self) -> None:
@@ -68,6 +76,7 @@ class DenialRecorder:
                 if groups is None:
                     self._thread = None
                     return
+                self._is_writing = True
             failure: MCPError | None = None
             try:
                 run_with_connections(record_groups, groups)
@@ -77,6 +86,9 @@ class DenialRecorder:
                 logger.exception("Denials cannot be recorded")
                 failure = StorageUnavailable(retry_after_ms=1000)
             release(groups, failure)
+            with self._condition:
+                self._is_writing = False
+                self._condition.notify_all()
 
     def _wait(self) -> list[Group] | None:
         """What is due, waited for; ``None`` after a while without anything."""
@@ -170,3 +182,8 @@ def submit_denial(denial: Denial) -> Future[None]:
         release(groups, None)
         return waiter
     return _recorder.submit(denial)
+
+
+def wait_until_written(*, timeout_seconds: float) -> bool:
+    """As ``DenialRecorder.wait_until_written``, by the process's own."""
+    return _recorder.wait_until_written(timeout_seconds=timeout_seconds)

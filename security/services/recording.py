@@ -15,7 +15,7 @@ from security.domain.authorization import AccountPrincipal
 from security.models import Account
 from security.selectors import get_account_principal
 from security.services import audit
-from security.services.denials import submit_denial
+from security.services.denials import submit_denial, wait_until_written
 
 AUTHENTICATE: Final = "accounts.authenticate"
 SIGN_IN: Final = "console.sign_in"
@@ -39,6 +39,10 @@ class AuditRecorder:
     def submit_denial(self, denial: Denial) -> Future[None]:
         """Record a denial; done once that is durable. See ``services.denials``."""
         return submit_denial(denial)
+
+    def settle(self, *, timeout_seconds: float) -> bool:
+        """Wait until all denials are on record. See ``services.denials``."""
+        return wait_until_written(timeout_seconds=timeout_seconds)
 
     def record_authentication(
         self, *, principal: Principal, door: Door, remote_address: str | None, resource: Resource, trace_id: str

@@ -117,6 +117,7 @@ def test_a_network_that_is_broken_in_the_database_opens_nothing() -> None:
 # HTTP
 
 
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("path", ["/api/v1/", "/api/v1/tools/", "/api/v1/openapi.json", "/api/nowhere"])
 def test_the_api_refuses_an_address_before_all_else(client: Client, path: str) -> None:
     add_rule("deny", HOME)
