@@ -36,14 +36,20 @@ class DenialRecorder:
         self._ledger = DenialLedger()
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._is_writing = False
+        self._is_writing = self._is_ending = False
 
-    def wait_until_written(self, *, timeout_seconds: float) -> bool:
-        """Wait until everything that was counted is on record; ``False``: it was not within the time."""
+    def settle(self, *, timeout_seconds: float) -> bool:
+        """Wait until everything that was counted is on record, and have the thread end; ``False``: it took longer."""
         with self._condition:
-            return self._condition.wait_for(
+            is_written = self._condition.wait_for(
                 lambda: self._ledger.get_next_due() is None and not self._is_writing, timeout_seconds
             )
+            thread = self._thread
+            self._is_ending = thread is not None
+            self._condition.notify_all()
+        if is_written and thread is not None:
+            thread.join(timeout_seconds)
+        return is_written
 
     def submit(self, denial: Denial) -> Future[None]:
         """Have it recorded; done once its event is durable, or at once where nobody awaits that.
@@ -100,6 +106,10 @@ class DenialRecorder:
                 if groups:
                     return groups
                 continue
+            if due_at is None and self._is_ending:
+                self._is_ending = False
+                connection.close()
+                return None
             if self._condition.wait(IDLE_SECONDS if due_at is None else due_at - now) or due_at is not None:
                 continue
             # Somebody may have come between the end of the wait and the lock: then nobody else would write it.
@@ -184,6 +194,6 @@ def submit_denial(denial: Denial) -> Future[None]:
     return _recorder.submit(denial)
 
 
-def wait_until_written(*, timeout_seconds: float) -> bool:
-    """As ``DenialRecorder.wait_until_written``, by the process's own."""
-    return _recorder.wait_until_written(timeout_seconds=timeout_seconds)
+def settle_denials(*, timeout_seconds: float) -> bool:
+    """As ``DenialRecorder.settle``, by the process's own."""
+    return _recorder.settle(timeout_seconds=timeout_seconds)

@@ -15,7 +15,7 @@ from security.domain.authorization import AccountPrincipal
 from security.models import Account
 from security.selectors import get_account_principal
 from security.services import audit
-from security.services.denials import submit_denial, wait_until_written
+from security.services.denials import settle_denials, submit_denial
 
 AUTHENTICATE: Final = "accounts.authenticate"
 SIGN_IN: Final = "console.sign_in"
@@ -42,7 +42,7 @@ class AuditRecorder:
 
     def settle(self, *, timeout_seconds: float) -> bool:
         """Wait until all denials are on record. See ``services.denials``."""
-        return wait_until_written(timeout_seconds=timeout_seconds)
+        return settle_denials(timeout_seconds=timeout_seconds)
 
     def record_authentication(
         self, *, principal: Principal, door: Door, remote_address: str | None, resource: Resource, trace_id: str

@@ -13,6 +13,8 @@ from tests.services import Product
 
 pytestmark = pytest.mark.own_web_server
 
+NONE = {"MCP_MASTER_KEY": ""}
+"""With services of its own an installation of the tests has one; what is empty is not set."""
 RIGHT, OTHER = generate_master_key(), generate_master_key()
 SOURCES: dict[str, Callable[[str, Path], dict[str, str]]] = {
     "variable": lambda text, _path: {"MCP_MASTER_KEY": text.replace("\n", ",")},
@@ -30,7 +32,7 @@ def write(path: Path, text: str) -> str:
 def give(installation: Product, variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the installation with this master key."""
     without = {name: text for name, text in installation.variables.items() if not name.startswith("MCP_MASTER_KEY")}
-    return Product(data_dir=installation.data_dir, variables={**without, **variables}).manage(*arguments)
+    return Product(data_dir=installation.data_dir, variables={**without, **NONE, **variables}).manage(*arguments)
 
 
 def check_refused(done: subprocess.CompletedProcess[str], named: str) -> None:

@@ -23,6 +23,7 @@ import httpx2
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.db import connection
 from redis import Redis
 from websockets.exceptions import ConnectionClosed
 
@@ -373,6 +374,8 @@ def test_the_broker_gets_none(scene: Scene) -> None:
 def test_the_database_holds_none_in_plain_text(scene: Scene) -> None:
     """But what a tool was given: inputs and outputs of runs are kept, and shown to who may see the run."""
     files = list(scene.product.data_dir.glob("db.sqlite3*"))
+    if connection.vendor == "postgresql":
+        pytest.skip("the server's files are not ours to read")
     assert files
     for path in files:
         assert set(scene.plants.find_in(path.read_bytes())) <= {"input of a tool that failed"}
