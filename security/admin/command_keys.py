@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import ValidationError
-from django.db.models import ForeignKey, QuerySet
+from django.db.models import ForeignKey
 from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from protocol.admin import get_row, lead_to
 from security import selectors, services
 from security.admin.permissions import get_actor, get_principal
+from security.admin.revoking import RevocableKeys
 from security.models import CommandKey
 
 STATE_COLOURS = {"in use": "success", "revoked": "danger"}
@@ -46,7 +47,7 @@ class CommandKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscrip
 
 
 @admin.register(CommandKey)
-class CommandKeyAdmin(ModelAdmin):
+class CommandKeyAdmin(RevocableKeys, ModelAdmin):
     list_display = ["label", "account", "key_id", "state", "created_at", "created_by"]
     list_filter = [("revoked_at", admin.EmptyFieldListFilter)]
     list_select_related = ["account", "created_by"]
@@ -73,13 +74,6 @@ class CommandKeyAdmin(ModelAdmin):
             kwargs["queryset"] = selectors.list_accounts_keyed_by(actor=get_actor(request))
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
-    def has_delete_permission(self, request: HttpRequest, obj: CommandKey | None = None) -> bool:
-        """Never: what the key has signed is verified with it."""
-        return False
-
-    def has_revoke_permission(self, request: HttpRequest, *_args: Any) -> bool:
-        return bool(self.has_change_permission(request))
-
     def save_model(self, request: HttpRequest, obj: CommandKey, form: Any, change: bool) -> None:
         if change:
             # Nothing of it changes; the page is there to be read.
@@ -93,13 +87,9 @@ class CommandKeyAdmin(ModelAdmin):
         obj.pk = row.pk
         obj.refresh_from_db()
 
-    @admin.action(description="Revoke", permissions=["revoke"])
-    def revoke_selected(self, request: HttpRequest, queryset: QuerySet[CommandKey]) -> None:
+    def revoke(self, request: HttpRequest, keys: Iterable[CommandKey]) -> list[CommandKey]:
         principal = get_principal(request)
-        revoked = [key for key in queryset if services.revoke_command_key(command_key=key, principal=principal)]
-        for command_key in revoked:
-            self.log_change(request, command_key, "Revoked.")
-        self.message_user(request, f"Revoked: {len(revoked)}.", messages.SUCCESS)
+        return [key for key in keys if services.revoke_command_key(command_key=key, principal=principal)]
 
     @action(
         description="Revoke",
@@ -112,10 +102,7 @@ class CommandKeyAdmin(ModelAdmin):
         },
     )
     def revoke_key(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
-        command_key: CommandKey = get_row(self, request, object_id)
-        if services.revoke_command_key(command_key=command_key, principal=get_principal(request)):
-            self.log_change(request, command_key, "Revoked.")
-        return lead_to(self, command_key.pk)
+        return self.revoke_from_page(request, object_id)
 
     @display(description="state", label=STATE_COLOURS)
     def state(self, obj: CommandKey) -> str:

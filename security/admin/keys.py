@@ -5,12 +5,12 @@ It is in no message, cookie, session or log entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import ForeignKey, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -21,9 +21,10 @@ from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextareaWidget
 
-from protocol.admin import get_row, lead_to
+from protocol.admin import get_row
 from security import selectors, services
 from security.admin.permissions import get_actor
+from security.admin.revoking import RevocableKeys
 from security.domain.api_keys import KeyState
 from security.models import ApiKey, validate_networks, validate_scopes
 
@@ -100,7 +101,7 @@ class IssuingRequest(HttpRequest):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(ModelAdmin):
+class ApiKeyAdmin(RevocableKeys, ModelAdmin):
     list_display = [
         "name",
         "prefix",
@@ -152,13 +153,6 @@ class ApiKeyAdmin(ModelAdmin):
         if db_field.name == "account":
             kwargs["queryset"] = selectors.list_accounts_keyed_by(actor=get_actor(request))
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
-
-    def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
-        """Never: a key is revoked, and stays as a record of what was done with it."""
-        return False
-
-    def has_revoke_permission(self, request: HttpRequest, *_args: Any) -> bool:
-        return bool(self.has_change_permission(request))
 
     def has_rotate_permission(self, request: HttpRequest, object_id: str) -> bool:
         """Whoever rotates a key learns its successor: only whom a new one could be issued by."""
@@ -227,12 +221,8 @@ class ApiKeyAdmin(ModelAdmin):
         }
         return TemplateResponse(request, self.rotate_template, context)
 
-    @admin.action(description="Revoke", permissions=["revoke"])
-    def revoke_selected(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        revoked = [key for key in queryset if services.revoke_api_key(api_key=key, revoked_by=get_actor(request))]
-        for api_key in revoked:
-            self.log_change(request, api_key, "Revoked.")
-        self.message_user(request, f"Revoked: {len(revoked)}.", messages.SUCCESS)
+    def revoke(self, request: HttpRequest, keys: Iterable[ApiKey]) -> list[ApiKey]:
+        return [key for key in keys if services.revoke_api_key(api_key=key, revoked_by=get_actor(request))]
 
     @action(
         description="Revoke",
@@ -245,10 +235,7 @@ class ApiKeyAdmin(ModelAdmin):
         },
     )
     def revoke_key(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
-        api_key: ApiKey = get_row(self, request, object_id)
-        if services.revoke_api_key(api_key=api_key, revoked_by=get_actor(request)):
-            self.log_change(request, api_key, "Revoked.")
-        return lead_to(self, api_key.pk)
+        return self.revoke_from_page(request, object_id)
 
     @display(description="scopes")
     def scope_lines(self, obj: ApiKey) -> str:

@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from protocol.domain.base64url import decode_base64url, encode_base64url
 
 ALGORITHM: Final = "ed25519"
-SIGNATURE_BYTES: Final = 64
 PUBLIC_KEY_BYTES: Final = 32
 FRESH_FOR: Final = timedelta(seconds=60)
 """How far from the server's clock a signed message's timestamp may be, either way."""

@@ -11,7 +11,7 @@ from protocol import statements
 from protocol.evidence import get_evidence
 from protocol.ports import Principal, Resource
 from security.domain.audit_actions import require_registered
-from security.models import AuditEvent
+from security.models import Account, AuditEvent
 
 
 def record_event(
@@ -46,6 +46,26 @@ def record_event(
     )
     statements.insert(event)
     return event
+
+
+def record_account_event(
+    *,
+    action: str,
+    account: Account,
+    outcome: str,
+    principal: Principal | None,
+    trace_id: str,
+    data: Mapping[str, Any] | None = None,
+) -> AuditEvent:
+    """As ``record_event``, of what was done to an account: its id stands beside its name, which may change."""
+    return record_event(
+        action=action,
+        resource=Resource(kind="account", name=account.username, owner_id=account.id),
+        outcome=outcome,
+        principal=principal,
+        trace_id=trace_id,
+        data={"account_id": str(account.id), **(data or {})},
+    )
 
 
 def _add_evidence(data: Mapping[str, Any]) -> Mapping[str, Any]:

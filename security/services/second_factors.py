@@ -18,7 +18,7 @@ from uuid_utils.compat import NIL, uuid7
 
 from protocol.acting import get_acting
 from protocol.errors import AuthenticationFailed
-from protocol.ports import Principal, Resource
+from protocol.ports import Principal
 from security.domain import second_factor
 from security.models import Account, AuthenticatorApp, Passkey, RecoveryCode
 from security.selectors import get_account_principal
@@ -110,7 +110,9 @@ def confirm_enrolment(
 def add_factor(*, account: Account, kind: str, principal: Principal, trace_id: str) -> list[str]:
     """Record a factor that was added in the same transaction. Recovery codes, if there were none."""
     _move_mark(account)
-    _record(ADD, account, outcome="added", principal=principal, trace_id=trace_id, data={"kind": kind})
+    audit.record_account_event(
+        action=ADD, account=account, outcome="added", principal=principal, trace_id=trace_id, data={"kind": kind}
+    )
     if RecoveryCode.objects.filter(account=account).exists():
         return []
     return _replace_recovery_codes(account)
@@ -126,7 +128,9 @@ def make_recovery_codes(*, account: Account, principal: Principal, trace_id: str
         if not account.has_second_factor:
             raise ValidationError("There is no second factor yet.", code="no_second_factor")
         codes = _replace_recovery_codes(account)
-        _record(MAKE_RECOVERY_CODES, account, outcome="made", principal=principal, trace_id=trace_id)
+        audit.record_account_event(
+            action=MAKE_RECOVERY_CODES, account=account, outcome="made", principal=principal, trace_id=trace_id
+        )
     return codes
 
 
@@ -161,7 +165,9 @@ def reset_second_factor(*, account: Account, principal: Principal | None, trace_
         if not any(found) and not account.has_second_factor:
             return False
         _clear_mark(account)
-        _record(RESET, account, outcome="reset", principal=principal, trace_id=trace_id)
+        audit.record_account_event(
+            action=RESET, account=account, outcome="reset", principal=principal, trace_id=trace_id
+        )
     logger.info("Second factor of account %s reset by %s", account, principal.name if principal else "the command line")
     return True
 
@@ -216,9 +222,9 @@ def use_up(*, account: Account, match: CodeMatch) -> bool:
             return False
         left = RecoveryCode.objects.filter(account=account).count()
         acting = get_acting()
-        _record(
-            USE_RECOVERY_CODE,
-            account,
+        audit.record_account_event(
+            action=USE_RECOVERY_CODE,
+            account=account,
             outcome="used",
             principal=get_account_principal(account=account),
             trace_id="" if acting is None else acting.trace_id,
@@ -253,7 +259,9 @@ def _note_removal(account: Account, *, kind: str, principal: Principal, trace_id
     else:
         RecoveryCode.objects.filter(account=account).delete()
         _clear_mark(account)
-    _record(REMOVE, account, outcome="removed", principal=principal, trace_id=trace_id, data={"kind": kind})
+    audit.record_account_event(
+        action=REMOVE, account=account, outcome="removed", principal=principal, trace_id=trace_id, data={"kind": kind}
+    )
 
 
 def _move_mark(account: Account) -> None:
@@ -264,25 +272,6 @@ def _move_mark(account: Account) -> None:
 def _clear_mark(account: Account) -> None:
     account.second_factor_mark = None
     account.save(update_fields=["second_factor_mark"])
-
-
-def _record(
-    action: str,
-    account: Account,
-    *,
-    outcome: str,
-    principal: Principal | None,
-    trace_id: str,
-    data: dict[str, object] | None = None,
-) -> None:
-    audit.record_event(
-        action=action,
-        principal=principal,
-        resource=Resource(kind="account", name=account.username, owner_id=account.id),
-        outcome=outcome,
-        trace_id=trace_id,
-        data={"account_id": str(account.id), **(data or {})},
-    )
 
 
 def _refuse_service(account: Account) -> None:

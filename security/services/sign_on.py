@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from protocol.ports import Principal, Resource
+from protocol.ports import Principal
 from security.domain.openid import MAX_SUBJECT_LENGTH, ProviderIdentity, Refusal, is_text
 from security.models import Account, ProviderLink
 from security.services import audit
@@ -131,11 +131,11 @@ def _bind(account: Account, identity: ProviderIdentity) -> None:
 def _record(
     action: str, account: Account, link: ProviderLink, *, outcome: str, principal: Principal | None, trace_id: str
 ) -> None:
-    audit.record_event(
+    audit.record_account_event(
         action=action,
-        principal=principal,
-        resource=Resource(kind="account", name=account.username, owner_id=account.id),
+        account=account,
         outcome=outcome,
+        principal=principal,
         trace_id=trace_id,
-        data={"account_id": str(account.id), "issuer": link.issuer, "subject": link.subject},
+        data={"issuer": link.issuer, "subject": link.subject},
     )

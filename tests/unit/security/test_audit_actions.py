@@ -20,7 +20,7 @@ from tools.domain import recorded_actions as tools_actions
 
 ROOT = Path(__file__).parents[3]
 APPS = ("protocol", "security", "contexts", "tools", "mcp_site")
-RECORDERS = {"record_event", "record_key_act", "_record", "_record_end", "record_definition"}
+RECORDERS = {"record_event", "record_account_event", "record_key_act", "_record", "_record_end", "record_definition"}
 
 
 @pytest.mark.parametrize(
